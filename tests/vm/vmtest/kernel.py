@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian kernels by name: download, unpack outside the system, prepare headers for module builds.
+
+A kernel lives in CACHE/kernels/<name>/<release>/ and CACHE/kernels/<name>/current.json names the newest one, so a
+second run needs no network. Nothing is installed on the host.
+"""
+
+import dataclasses
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .paths import CACHE, VM_DIR, VmError, file_lock
+
+TABLE = VM_DIR / "kernels.table"
+APT_OPTIONS = ["-q", "-o", "APT::Sandbox::User=root"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TableRow:
+    """A line of kernels.table."""
+
+    name: str
+    suite: str
+    image: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """An unpacked kernel, ready to boot and to build modules for."""
+
+    name: str
+    release: str
+    root: Path
+    packages: tuple[str, ...]
+    boot_modules: tuple[str, ...]
+
+    @property
+    def vmlinuz(self) -> Path:
+        return self.root / "boot" / f"vmlinuz-{self.release}"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "boot" / f"config-{self.release}"
+
+    @property
+    def kdir(self) -> Path:
+        """Directory for `make -C KDIR M=...`."""
+        return self.root / "usr/src" / f"linux-headers-{self.release}"
+
+    @property
+    def modules_dir(self) -> Path:
+        return self.root / "lib/modules" / self.release
+
+
+def read_table(path: Path = TABLE) -> dict[str, TableRow]:
+    """Parse kernels.table; a malformed line is an error that names file and line."""
+    rows: dict[str, TableRow] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        line = line.split("#", 1)[0].strip()
+        if not line:
+            continue
+        fields = line.split()
+        if len(fields) != 4:
+            raise VmError(f"{path}:{number}: {len(fields)} columns, 4 wanted: name suite image modules")
+        name, suite, image, modules = fields
+        if name in rows:
+            raise VmError(f"{path}:{number}: kernel {name} is defined twice")
+        rows[name] = TableRow(name, suite, tuple(image.split("|")), tuple(modules.split(",")))
+    return rows
+
+
+def host_suite() -> str:
+    """Debian codename of the host, from os-release."""
+    for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VERSION_CODENAME="):
+            return line.split("=", 1)[1].strip('"')
+    return "unknown"
+
+
+def run_command(args: list[str], cwd: Path | None = None) -> str:
+    """Run a host command and return its output; a failure is a VmError with the command's own words."""
+    try:
+        done = subprocess.run(args, cwd=cwd, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise VmError(f"{args[0]} is not installed on this host: {error}") from error
+    if done.returncode != 0:
+        raise VmError(f"command failed ({done.returncode}): {' '.join(args)}\n{done.stdout}{done.stderr}".rstrip())
+    return done.stdout
+
+
+def package_depends(package: str) -> list[str]:
+    """Direct dependencies by name; empty if the package is unknown to apt."""
+    done = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True, check=False)
+    return re.findall(r"^ *\|?Depends: (\S+)$", done.stdout, re.MULTILINE)
+
+
+def has_candidate(package: str) -> bool:
+    """True if apt can download the package."""
+    done = subprocess.run(["apt-cache", "policy", package], capture_output=True, text=True, check=False)
+    found = re.search(r"^  Candidate: (\S+)$", done.stdout, re.MULTILINE)
+    return found is not None and found.group(1) != "(none)"
+
+
+def version_key(package: str) -> list[int]:
+    """Sort key: every number of the name, so that 6.12.117 is newer than 6.12.99."""
+    return [int(number) for number in re.findall(r"\d+", package)]
+
+
+def resolve_image(row: TableRow) -> str | None:
+    """Name of the newest installable image package of a table row, or None if apt knows none."""
+    for wanted in row.image:
+        if "*" in wanted:
+            prefix = wanted.split("*", 1)[0]
+            names = run_command(["apt-cache", "pkgnames", prefix]).split()
+            matches = [name for name in names if fnmatch.fnmatchcase(name, wanted) and has_candidate(name)]
+            if "cloud" not in wanted:
+                matches = [name for name in matches if "cloud" not in name and "-rt-" not in name]
+            if matches:
+                return max(matches, key=version_key)
+            continue
+        images = [name for name in package_depends(wanted) if re.match(r"linux-image-\d", name)]
+        if images:
+            return max(images, key=version_key)
+    return None
+
+
+def package_list(image: str) -> list[str]:
+    """Every package wanted for an image: itself, its headers, the common headers and the build tools."""
+    release = image.removeprefix("linux-image-")
+    headers = f"linux-headers-{release}"
+    depends = package_depends(headers)
+    common = [name for name in depends if name.startswith("linux-headers-") and name.endswith("-common")]
+    kbuild = [name for name in depends if name.startswith("linux-kbuild-")]
+    if not common or not kbuild:
+        raise VmError(f"package {headers} has no -common or linux-kbuild dependency: run apt-get update")
+    return [image, headers, common[0], kbuild[0]]
+
+
+def relocate_headers(root: Path, release: str) -> None:
+    """Make the unpacked headers usable where they are: their Makefile includes /usr/src/... by absolute path."""
+    kdir = root / "usr/src" / f"linux-headers-{release}"
+    makefile = kdir / "Makefile"
+    text = makefile.read_text(encoding="utf-8")
+    makefile.write_text(text.replace(" /usr/src/", f" {root}/usr/src/"), encoding="utf-8")
+    modules = root / "lib/modules" / release
+    for link, target in (("build", kdir), ("source", None)):
+        path = modules / link
+        if path.is_symlink():
+            path.unlink()
+        if target is not None:
+            path.symlink_to(os.path.relpath(target, modules))
+
+
+def unpack(packages: list[str], release: str, target: Path) -> None:
+    """Download `packages` and unpack them to `target`, which appears whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as temporary:
+        debs = Path(temporary) / "debs"
+        debs.mkdir()
+        run_command(["apt-get", *APT_OPTIONS, "download", *packages], cwd=debs)
+        root = Path(temporary) / "root"
+        for deb in sorted(debs.glob("*.deb")):
+            run_command(["dpkg-deb", "-x", str(deb), str(root)])
+        if not (root / "boot" / f"vmlinuz-{release}").is_file():
+            raise VmError(f"package {packages[0]} holds no boot/vmlinuz-{release}")
+        # Since trixie modules live in usr/lib/modules.
+        if not (root / "lib").exists() and (root / "usr/lib/modules").is_dir():
+            (root / "lib").symlink_to("usr/lib")
+        run_command(["depmod", "-b", str(root), release])
+        shutil.rmtree(root / "usr/share", ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(target)
+        root.rename(target)
+    relocate_headers(target, release)
+
+
+def fetch(name: str, refresh: bool = False) -> Kernel:
+    """Return the kernel `name` of the table, downloading it if the cache lacks it or `refresh` asks for the newest."""
+    table = read_table()
+    if name not in table:
+        raise VmError(f"kernel {name} is not in {TABLE}: it knows {', '.join(table)}")
+    row = table[name]
+    home = CACHE / "kernels" / name
+    current = home / "current.json"
+    with file_lock(CACHE / "kernels" / ".lock", "another kernel download"):
+        if current.is_file() and not refresh:
+            return load(row, current)
+        if row.suite != host_suite():
+            raise VmError(f"kernel {name} comes from {row.suite}, this host is {host_suite()}: not supported")
+        try:
+            packages = package_list(resolve_image(row) or "")
+            release = packages[0].removeprefix("linux-image-")
+            if not (home / release / "boot").is_dir():
+                unpack(packages, release, home / release)
+        except VmError:
+            # The index may be absent or older than the mirror: one update, one more try.
+            run_command(["apt-get", *APT_OPTIONS, "update"])
+            image = resolve_image(row)
+            if image is None:
+                raise VmError(f"kernel {name}: apt knows no package {' or '.join(row.image)}") from None
+            packages = package_list(image)
+            release = image.removeprefix("linux-image-")
+            unpack(packages, release, home / release)
+        text = json.dumps({"release": release, "packages": packages}, indent=1)
+        temporary = current.with_suffix(".tmp")
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.rename(current)
+        return load(row, current)
+
+
+def load(row: TableRow, current: Path) -> Kernel:
+    """Read what fetch() stored; a damaged cache is an error that says how to mend it."""
+    try:
+        state = json.loads(current.read_text(encoding="utf-8"))
+        kernel = Kernel(row.name, state["release"], current.parent / state["release"], tuple(state["packages"]), row.modules)
+    except (ValueError, KeyError, TypeError) as error:
+        raise VmError(f"{current} is damaged ({error}): remove {current.parent} and fetch again") from error
+    for path in (kernel.vmlinuz, kernel.modules_dir / "modules.dep", kernel.kdir / "Makefile"):
+        if not path.is_file():
+            raise VmError(f"kernel {row.name}: {path} is missing: remove {current.parent} and fetch again")
+    return kernel
