@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chooses how QEMU runs guests. /dev/kvm may exist and still hang a guest, so KVM has to prove itself once."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from .paths import CACHE, VmError
+
+QEMU = "qemu-system-x86_64"
+TRIAL_SECONDS = 30
+
+
+def machine_key() -> str:
+    """Changes whenever an old verdict about KVM may be wrong: host kernel, processor, QEMU."""
+    cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    version = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    return " / ".join([platform.release(), cpu.group(1) if cpu else "?", version])
+
+
+def choose(trial) -> str:
+    """"kvm" or "tcg". BLKFERRY_VM_ACCEL decides if set; else trial(accel, seconds) -> bool, once per machine_key()."""
+    forced = os.environ.get("BLKFERRY_VM_ACCEL")
+    if forced:
+        if forced not in ("kvm", "tcg"):
+            raise VmError(f"BLKFERRY_VM_ACCEL is '{forced}', it can be kvm or tcg")
+        return forced
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    memory = CACHE / "accel.json"
+    key = machine_key()
+    try:
+        state = json.loads(memory.read_text(encoding="utf-8"))
+        if state["machine"] == key and state["accel"] in ("kvm", "tcg"):
+            return state["accel"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    accel = "kvm" if trial("kvm", TRIAL_SECONDS) else "tcg"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(json.dumps({"machine": key, "accel": accel}) + "\n", encoding="utf-8")
+    return accel
