@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# Front door. `make help` lists what there is.
+SHELL := /bin/bash
+B ?= build
+CMAKE_FLAGS ?=
+KERNELS ?= 6.1 6.12
+
+.PHONY: all
+all: deps $(B)/build.ninja  ## build the programs into build/
+	@nice ninja -C $(B)
+
+$(B)/build.ninja:
+	@cmake -S . -B $(B) -G Ninja $(CMAKE_FLAGS) >/dev/null
+
+.PHONY: help
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: deps
+deps:  ## install the Debian packages that are missing
+	@scripts/deps.sh
+
+.PHONY: kmod
+kmod: deps  ## build one module: make kmod KDIR=/lib/modules/VERSION/build
+	@test -n "$(KDIR)" || { echo "make kmod: say for which kernel: KDIR=/lib/modules/VERSION/build" >&2; exit 2; }
+	@$(MAKE) -C kmod KDIR="$(KDIR)"
+
+.PHONY: test
+test: deps  ## everything that CI runs; last line: N passed, N failed, N skipped
+	@python3 tests/suites.py
+
+.PHONY: test-unit
+test-unit: deps  ## unit tests only
+	@python3 tests/suites.py unit
+
+.PHONY: test-e2e
+test-e2e: deps  ## agent, server and a user-space ring producer, natively
+	@python3 tests/suites.py e2e
+
+.PHONY: test-vm
+test-vm: deps  ## guests with the real module: make test-vm KERNELS="6.1 6.12" CASES=pattern
+	@KERNELS="$(KERNELS)" CASES="$(CASES)" python3 tests/suites.py kmod vm
+
+.PHONY: fuzz
+fuzz: deps  ## fuzz every decoder: make fuzz SECONDS_EACH=60
+	@tests/fuzz/run.sh $(or $(SECONDS_EACH),60)
+
+.PHONY: bench
+bench: deps  ## measure; writes build/bench.json
+	@bench/run
+
+.PHONY: demo
+demo: deps  ## replicate a live guest and prove the recovery point equal
+	@tests/demo/run
+
+.PHONY: lint
+lint: deps  ## shellcheck, licence lines, wording
+	@python3 tests/suites.py lint
+
+.PHONY: clean
+clean:  ## remove what was built
+	@rm -rf build build-*

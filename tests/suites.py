@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the test suites and closes with one line: N passed, N failed, N skipped.
+
+    tests/suites.py            every suite, as `make test` does
+    tests/suites.py unit vm    only these
+
+Each suite is a function that yields (name, outcome, detail); outcome is "passed", "failed" or "skipped".
+"""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+JOBS = str(os.cpu_count() or 2)
+KERNELS = os.environ.get("KERNELS", "6.1 6.12").split()
+
+
+def run(command, timeout_s=3600, **options):
+    """Runs a command with its output merged and kept; returns (exit status, output)."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout_s, check=False,
+                              **options)
+        return done.returncode, done.stdout
+    except subprocess.TimeoutExpired as late:
+        output = late.stdout or b""
+        return 124, (output if isinstance(output, str) else output.decode(errors="replace")) + "\ntimed out"
+
+
+def tail(text, lines=40):
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def build(folder, *flags, environment=None):
+    """Configures and builds one tree; returns None or the failure as a result row."""
+    status, output = run(["cmake", "-S", ".", "-B", folder, "-G", "Ninja", *flags],
+                         env={**os.environ, **(environment or {})})
+    if status == 0:
+        status, output = run(["nice", "ninja", "-C", folder, "-j", JOBS])
+    return None if status == 0 else (f"build {folder}", "failed", tail(output))
+
+
+def ctest(folder, label):
+    """Runs the ctest programs of one label; one row each."""
+    report = ROOT / folder / f"junit-{label}.xml"
+    report.unlink(missing_ok=True)
+    run(["ctest", "--test-dir", folder, "-L", label, "--output-on-failure", "-j", JOBS if label == "unit" else "1",
+         "--output-junit", str(report)], timeout_s=2400,
+        env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"})
+    if not report.exists():
+        yield f"{folder} {label}", "failed", "ctest wrote no report"
+        return
+    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    if not cases:
+        yield f"{folder} {label}", "failed", "no test ran"
+    for case in cases:
+        output = case.findtext("system-out") or ""
+        name = f"{folder} {case.get('name')} ({float(case.get('time') or 0):.1f} s)"
+        if case.find("skipped") is not None or case.get("status") == "notrun":
+            reason = re.search(r"SKIP: (.*)", output)
+            yield name, "skipped", reason.group(1) if reason else tail(output, 3) or "no reason given"
+        elif case.find("failure") is not None or case.get("status") == "fail":
+            yield name, "failed", tail(output, 60)
+        else:
+            yield name, "passed", ""
+
+
+def suite_lint():
+    """Shell scripts pass shellcheck; every source names its licence."""
+    files = run(["git", "ls-files"])[1].split()
+    scripts = [f for f in files if f.endswith(".sh") or (
+        (ROOT / f).is_file() and (ROOT / f).read_bytes()[:64].startswith((b"#!/bin/sh", b"#!/bin/bash")))]
+    status, output = run(["shellcheck", "-x", *scripts]) if scripts else (0, "")
+    yield f"shellcheck over {len(scripts)} scripts", "passed" if status == 0 else "failed", tail(output)
+    sources = [f for f in files if re.search(r"\.(c|h|cpp|hpp|py|sh)$", f) and (ROOT / f).stat().st_size > 0]
+    bare = [f for f in sources if "SPDX-License-Identifier:" not in (ROOT / f).read_text(errors="replace")[:300]]
+    yield f"licence line in {len(sources)} sources", "failed" if bare else "passed", " ".join(bare)
+
+
+def suite_unit():
+    """Unit tests of the ordinary build."""
+    failure = build("build")
+    if failure:
+        yield failure
+        return
+    yield "build with g++, warnings as errors", "passed", ""
+    yield from ctest("build", "unit")
+
+
+def suite_sanitize():
+    """The same unit tests under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    failure = build("build-asan", "-DBLKFERRY_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug")
+    if failure:
+        yield failure
+        return
+    yield from ctest("build-asan", "unit")
+
+
+def suite_clang():
+    """The second compiler accepts every source, warnings as errors."""
+    yield build("build-clang", "-DCMAKE_BUILD_TYPE=Debug",
+                environment={"CC": "clang", "CXX": "clang++"}) or ("build with clang, warnings as errors", "passed", "")
+
+
+def suite_e2e():
+    """Agent and server processes with a user-space ring producer."""
+    failure = build("build")
+    if failure:
+        yield failure
+        return
+    yield from ctest("build", "e2e")
+
+
+def suite_kmod():
+    """The module builds clean for every kernel of the table, with W=1 and sparse."""
+    for kernel in KERNELS:
+        status, output = run(["tests/vm/build-kmod", kernel])
+        yield f"module for {kernel}, W=1 and sparse", "passed" if status == 0 else "failed", tail(output)
+
+
+def suite_vm():
+    """Guests with Debian's stock kernels and the real module."""
+    patterns = os.environ.get("CASES", "").split()
+    status, output = run(["tests/vm/run", "--kernel", ",".join(KERNELS), *patterns], timeout_s=5000)
+    rows = re.findall(r"^(passed|failed|skipped): (\S+)(.*)$", output, re.MULTILINE)
+    for outcome, name, detail in rows:
+        yield f"guest {name}", outcome, detail.strip()
+    if not rows or (status != 0 and not any(r[0] == "failed" for r in rows)):
+        yield "guest suite", "failed", tail(output, 60)
+
+
+def suite_fuzz():
+    """A short slice of every fuzz target, from its corpus."""
+    status, output = run(["tests/fuzz/run.sh", os.environ.get("FUZZ_SECONDS", "10")])
+    yield "fuzz slice", "passed" if status == 0 else "failed", tail(output)
+
+
+SUITES = {name.removeprefix("suite_"): function for name, function in list(globals().items())
+          if name.startswith("suite_")}
+
+
+def main(names):
+    unknown = [n for n in names if n not in SUITES]
+    if unknown:
+        print(f"unknown suite: {' '.join(unknown)}; there are {' '.join(SUITES)}", file=sys.stderr)
+        return 2
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    problems = []
+    for name in names or SUITES:
+        begin = time.monotonic()
+        print(f"== {name}: {SUITES[name].__doc__}", flush=True)
+        for row, outcome, detail in SUITES[name]():
+            counts[outcome] += 1
+            print(f"{outcome}: {row}" + (f"\n{detail}" if detail and outcome != "passed" else ""), flush=True)
+            if outcome != "passed":
+                problems.append(f"{outcome}: {name}: {row}" + (f": {detail}" if outcome == "skipped" else ""))
+        print(f"== {name} took {time.monotonic() - begin:.0f} s", flush=True)
+    for problem in problems:
+        print(problem)
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    return 1 if counts["failed"] or not counts["passed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
