@@ -27,7 +27,7 @@ bf_tell() {
 		flock 8
 		printf '%s\n' "$bf_line" >"$BF_CTL"
 	) 8>/run/bf-ctl.lock
-}
+} 2>/dev/null # keeps the trace short
 
 # bf_send_file FILE [NAME]: copies a file (or directory) of the guest to the case's artefacts.
 bf_send_file() {
@@ -78,16 +78,16 @@ fail() {
 retry() {
 	bf_deadline=$(($(date +%s) + $1))
 	shift
-	until "$@"; do
+	until "$@" 2>&7; do
 		[ "$(date +%s)" -lt "$bf_deadline" ] || return 1
 		sleep 0.2
 	done
-}
+} 7>&2 2>/dev/null
 
 # expect_equal WHAT GOT WANTED
 expect_equal() {
 	[ "$2" = "$3" ] || fail "$1: got '$2', wanted '$3'"
-}
+} 2>/dev/null
 
 # must_fail COMMAND...: the command has to fail.
 must_fail() {
@@ -97,14 +97,14 @@ must_fail() {
 # disk NAME: device path of the disk that the host gave this serial number.
 disk() {
 	for bf_block in /sys/block/*; do
-		if [ "$(cat "$bf_block/serial" 2>/dev/null)" = "$1" ]; then
+		if [ "$(cat "$bf_block/serial")" = "$1" ]; then
 			echo "/dev/${bf_block##*/}"
 			return 0
 		fi
 	done
 	echo "/dev/no-disk-with-serial-$1"
 	return 1
-}
+} 2>/dev/null
 
 # dm_create NAME TABLE: a device-mapper device without udev; its node is /dev/mapper/NAME when this returns.
 dm_create() {

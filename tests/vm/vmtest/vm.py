@@ -112,7 +112,7 @@ class Vm:
         if guest.icount:
             machine = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-la57", "-smp", "1"]
         else:
-            cpu = "host" if self.acceleration == "kvm" else "max,-la57"
+            cpu = "host,-arch-capabilities" if self.acceleration == "kvm" else "max,-la57"
             machine = ["-accel", self.acceleration, "-cpu", cpu, "-smp", str(guest.cpus)]
         command = [accel.QEMU, "-machine", "pc", *machine, "-m", str(guest.memory), "-nodefaults", "-nographic",
                    "-no-reboot", "-no-user-config", "-name", self.name,
@@ -273,6 +273,16 @@ class Vm:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def ended_well(self) -> bool:
+        """After wait(): the script ended with success or asks to be skipped."""
+        return self.status in (0, SKIP_STATUS) and (self.status == SKIP_STATUS or not self.reason)
+
+    def abandon(self, why: str) -> None:
+        """End QEMU if it still runs; wait() then reports `why`."""
+        if self.process.poll() is None:
+            self.reason = self.reason or why
+            self.kill()
 
     def _outcome(self) -> Outcome:
         with open(self.console, "rb") as handle:
