@@ -370,22 +370,22 @@ struct blkferry_range {
 /* ---- Layout, asserted on both sides ------------------------------------ */
 
 #if defined(__KERNEL__) || !defined(__cplusplus)
-#define BLKFERRY_ASSERT(c)	_Static_assert(c, #c)
+#define BLKFERRY_LAYOUT(c)	_Static_assert(c, #c)
 #else
-#define BLKFERRY_ASSERT(c)	static_assert(c, #c)
+#define BLKFERRY_LAYOUT(c)	static_assert(c, #c)
 #endif
-BLKFERRY_ASSERT(sizeof(struct blkferry_desc) == 64);
-BLKFERRY_ASSERT(__builtin_offsetof(struct blkferry_desc, nr_sectors) == 32);
-BLKFERRY_ASSERT(__builtin_offsetof(struct blkferry_desc, state) == 40);
-BLKFERRY_ASSERT(__builtin_offsetof(struct blkferry_desc, pad) == 48);
-BLKFERRY_ASSERT(sizeof(struct blkferry_cons) == 16);
-BLKFERRY_ASSERT(__builtin_offsetof(struct blkferry_ctl, attach_id) == 56);
-BLKFERRY_ASSERT(__builtin_offsetof(struct blkferry_ctl, head) == 128);
-BLKFERRY_ASSERT(__builtin_offsetof(struct blkferry_ctl, gap_seq) == 152);
-BLKFERRY_ASSERT(__builtin_offsetof(struct blkferry_ctl, counters) == 256);
-BLKFERRY_ASSERT(sizeof(struct blkferry_ctl) == 768);
-BLKFERRY_ASSERT(sizeof(struct blkferry_range) == 16);
-BLKFERRY_ASSERT(BLKFERRY_C_MAX <= 64);
-#undef BLKFERRY_ASSERT
+BLKFERRY_LAYOUT(sizeof(struct blkferry_desc) == 64);
+BLKFERRY_LAYOUT(__builtin_offsetof(struct blkferry_desc, nr_sectors) == 32);
+BLKFERRY_LAYOUT(__builtin_offsetof(struct blkferry_desc, state) == 40);
+BLKFERRY_LAYOUT(__builtin_offsetof(struct blkferry_desc, pad) == 48);
+BLKFERRY_LAYOUT(sizeof(struct blkferry_cons) == 16);
+BLKFERRY_LAYOUT(__builtin_offsetof(struct blkferry_ctl, attach_id) == 56);
+BLKFERRY_LAYOUT(__builtin_offsetof(struct blkferry_ctl, head) == 128);
+BLKFERRY_LAYOUT(__builtin_offsetof(struct blkferry_ctl, gap_seq) == 152);
+BLKFERRY_LAYOUT(__builtin_offsetof(struct blkferry_ctl, counters) == 256);
+BLKFERRY_LAYOUT(sizeof(struct blkferry_ctl) == 768);
+BLKFERRY_LAYOUT(sizeof(struct blkferry_range) == 16);
+BLKFERRY_LAYOUT(BLKFERRY_C_MAX <= 64);
+#undef BLKFERRY_LAYOUT
 
 #endif /* BLKFERRY_UAPI_H */
