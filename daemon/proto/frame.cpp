@@ -35,6 +35,27 @@ std::string_view to_string(FrameType type) noexcept {
     return "UNKNOWN";
 }
 
+std::size_t body_bytes_max(FrameType type) noexcept {
+    switch (type) {
+        case FrameType::hello:
+        case FrameType::welcome:
+        case FrameType::heartbeat:
+        case FrameType::error: return json_body_bytes_max;
+        case FrameType::batch_begin:
+        case FrameType::extents:
+        case FrameType::epoch_begin:
+        case FrameType::epoch_end:
+        case FrameType::point_request:
+        case FrameType::batch_end:
+        case FrameType::ack:
+        case FrameType::epoch_result:
+        case FrameType::point_result:
+        case FrameType::hash_ask:
+        case FrameType::hash_reply: return frame_body_bytes_max;
+    }
+    return 0;
+}
+
 bool is_batch_frame(FrameType type) noexcept {
     return type >= FrameType::batch_begin && type <= FrameType::batch_end;
 }
@@ -80,9 +101,10 @@ Result<FrameHeader> decode_header(std::span<const std::byte, frame_header_bytes>
     h.batch = load_le<std::uint64_t>(raw.data() + 16);
     h.index = load_le<std::uint32_t>(raw.data() + 24);
     h.body_xxh3 = load_le<std::uint64_t>(raw.data() + 32);
-    if (h.wire_len > frame_body_bytes_max || h.raw_len > frame_body_bytes_max)
-        return fail(Errc::invalid, fmt::format("frame refused: body of {} bytes ({} on the wire), {} allowed", h.raw_len,
-                                               h.wire_len, frame_body_bytes_max));
+    const std::size_t allowed = body_bytes_max(h.type);
+    if (h.wire_len > allowed || h.raw_len > allowed)
+        return fail(Errc::invalid, fmt::format("frame refused: {} body of {} bytes ({} on the wire), {} allowed",
+                                               to_string(h.type), h.raw_len, h.wire_len, allowed));
     if (h.codec == Codec::none ? h.wire_len != h.raw_len : h.wire_len >= h.raw_len)
         return fail(Errc::invalid, "frame refused: body lengths contradict the compression");
     if (is_batch_frame(h.type) ? h.batch == 0 : (h.batch != 0 || h.index != 0))

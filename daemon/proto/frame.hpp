@@ -34,6 +34,8 @@ enum class FrameType : std::uint8_t {
 };
 
 [[nodiscard]] std::string_view to_string(FrameType type) noexcept;
+/// Largest body of a frame of this type, before and after decompression; decode_header refuses more.
+[[nodiscard]] std::size_t body_bytes_max(FrameType type) noexcept;
 /// Whether frames of this type belong to a batch (and so to the journal).
 [[nodiscard]] bool is_batch_frame(FrameType type) noexcept;
 

@@ -74,6 +74,8 @@ Result<HashReply> decode_hash_reply(std::span<const std::byte> body) {
     m.differs.resize(count);
     for (std::uint32_t i = 0; i < count; ++i)
         m.differs[i] = ((std::to_integer<unsigned>(bits[i / 8]) >> (i % 8)) & 1U) != 0;
+    if (count % 8 != 0 && (std::to_integer<unsigned>(bits.back()) >> (count % 8)) != 0)
+        return fail(Errc::invalid, "HASH_REPLY refused: a bit beyond the last block is set");
     return m;
 }
 
