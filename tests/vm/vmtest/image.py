@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .initramfs import BASE_BINARIES, FILES_DIR, Cpio, add_base, add_binary, add_modules, find_binary
 from .kernel import Kernel
-from .kmod import build_module
+from .kmod import build_module, has_source
 from .modules import ModuleTree
 from .paths import BUILD, REPO, VmError
 from .spec import Disk, Guest, shell_environment
@@ -36,7 +36,7 @@ def split_file(spec: str) -> tuple[str, str]:
 def locate(source: str, kernel: Kernel) -> Path:
     """Host path of a files entry's source. kmod: builds the module; a failing build is an error, not a skip."""
     if source.startswith("kmod:"):
-        if not (REPO / "kmod/Kbuild").is_file() and not (REPO / "kmod/Makefile").is_file():
+        if not has_source():
             raise Missing("kmod/ has no module source")
         path = build_module(kernel) / source.removeprefix("kmod:")
     elif source.startswith("build:"):

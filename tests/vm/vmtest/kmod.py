@@ -2,6 +2,7 @@
 """Builds the module for a guest's kernel in a private copy of kmod/, so that kernels do not share object files."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,8 @@ from .paths import REPO, RESULTS, VmError, file_lock
 
 SOURCE_SUFFIXES = {".c", ".h", ".S", ".sh", ".py", ".mk"}
 SOURCE_NAMES = {"Makefile", "Kbuild", "Kconfig"}
+# Made by a build for one kernel: copied to another kernel's tree they would be wrong there.
+GENERATED = {"compat_config.h"}
 
 
 def sources(top: Path) -> list[Path]:
@@ -18,7 +21,8 @@ def sources(top: Path) -> list[Path]:
     found = []
     for path in sorted(top.rglob("*")):
         wanted = path.suffix in SOURCE_SUFFIXES or path.name in SOURCE_NAMES
-        if path.is_file() and wanted and not path.name.endswith(".mod.c") and not path.name.startswith("."):
+        built = path.name.endswith(".mod.c") or path.name.startswith(".") or path.name in GENERATED
+        if path.is_file() and wanted and not built:
             found.append(path.relative_to(top))
     return found
 
@@ -39,19 +43,41 @@ def mirror(top: Path, target: Path) -> None:
     record.write_text("\n".join(map(str, wanted)) + "\n", encoding="utf-8")
 
 
-def build_module(kernel: Kernel) -> Path:
-    """Directory with blkferry.ko built for `kernel`; a failed build is a VmError that names the log."""
-    top = REPO / "kmod"
-    if not (top / "Kbuild").is_file() and not (top / "Makefile").is_file():
-        raise VmError("kmod/ has no Makefile or Kbuild yet")
-    target = RESULTS / kernel.name / "kmod"
+def make(kernel: Kernel, target: Path, *arguments: str) -> tuple[int, str]:
+    """Mirror kmod/ to `target` and run make there; the output also goes to target/build.log."""
     target.mkdir(parents=True, exist_ok=True)
-    with file_lock(target / ".lock", "another build of the module"):
-        mirror(top, target)
-        log = target / "build.log"
-        command = ["make", "-C", str(kernel.kdir), f"M={target}", f"-j{os.cpu_count()}", "modules"]
-        with open(log, "wb") as out:
-            done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
-    if done.returncode != 0:
-        raise VmError(f"the module does not build for kernel {kernel.name} ({kernel.release}): see {log}")
+    mirror(REPO / "kmod", target)
+    command = ["make", "-C", str(kernel.kdir), f"M={target}", f"-j{os.cpu_count()}", *arguments, "modules"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                          check=False)
+    (target / "build.log").write_text(done.stdout, encoding="utf-8")
+    return done.returncode, done.stdout
+
+
+def has_source() -> bool:
+    """True if kmod/ can be built at all."""
+    return (REPO / "kmod/Kbuild").is_file() or (REPO / "kmod/Makefile").is_file()
+
+
+def build_module(kernel: Kernel) -> Path:
+    """Directory with blkferry.ko built for `kernel`; a failed build is a VmError with the first errors."""
+    target = RESULTS / kernel.name / "kmod"
+    with file_lock(RESULTS / kernel.name / ".kmod.lock", "another build of the module"):
+        status, output = make(kernel, target)
+    if status != 0:
+        errors = [line for line in output.splitlines() if "error" in line.lower() or "***" in line][:3]
+        raise VmError(f"the module does not build for kernel {kernel.name} ({kernel.release}): {' | '.join(errors)} "
+                      f"(see {target / 'build.log'})")
     return target
+
+
+def check_module(kernel: Kernel) -> tuple[bool, str]:
+    """Build from nothing with W=1 and sparse. True if no compiler or sparse warning names a file of the module."""
+    target = RESULTS / kernel.name / "kmod-check"
+    with file_lock(RESULTS / kernel.name / ".kmod-check.lock", "another check of the module"):
+        if target.exists():
+            shutil.rmtree(target)
+        status, output = make(kernel, target, "W=1", "C=2")
+    bad = [line for line in output.splitlines() if re.search(r"\b(warning|error):", line) and str(target) in line]
+    bad += [line for line in output.splitlines() if re.search(r"^(WARNING|ERROR): modpost:|\*\*\* ", line)]
+    return status == 0 and not bad, "\n".join(bad or ([] if status == 0 else output.splitlines()[-20:]))

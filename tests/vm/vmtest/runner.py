@@ -16,7 +16,7 @@ from .paths import VmError, machine_lock
 from .spec import Case
 from .vm import Outcome, Vm, kvm_works
 
-PASS, FAIL, SKIP = "PASS", "FAIL", "SKIP"
+PASS, FAIL, SKIP = "passed", "failed", "skipped"
 
 
 @dataclasses.dataclass
@@ -47,10 +47,12 @@ class Result:
     findings: list[str] = dataclasses.field(default_factory=list)
 
     def line(self) -> str:
-        """One line for people."""
-        text = f"{self.verdict} {self.kernel} {self.case} {self.seconds:.1f}s"
+        """One line for people and for tests/suites.py: "passed: 6.1/boot/001-clean-boot 2.7 s"."""
+        text = f"{self.verdict}: {self.kernel}/{self.case} {self.seconds:.1f} s"
         if self.reason:
             text += f": {self.reason}"
+        elif self.boot_seconds is not None:
+            text += f" (script after {self.boot_seconds:.1f} s)"
         return text
 
 

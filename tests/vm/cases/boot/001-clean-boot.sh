@@ -8,11 +8,11 @@ expect_equal "environment" "$GREETING" "it's \"quoted\" \$HOME"
 expect_equal "shell" "$(readlink /bin/sh)" dash
 expect_equal "processors" "$(nproc)" 2
 for place in /proc /sys /dev /tmp /run /sys/kernel/debug; do
-	mountpoint -q "$place" || grep -q " $place " /proc/mounts || fail "$place is not mounted"
+	grep -q " $place " /proc/mounts || fail "$place is not mounted"
 done
 ping -c 1 -W 5 127.0.0.1
 [ -c /dev/bf-ctl ] || fail "no control port"
-grep -q virtio_console /proc/modules
+[ -d /sys/bus/virtio/drivers/virtio_console ]
 report uptime_s "$(cut -d' ' -f1 /proc/uptime)"
 
 # Files reach the host: check 002 looks at its own; here the path is exercised with a directory.
