@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "store/file.hpp"
+#include "store/journal_format.hpp"
+
+namespace blkferry::store {
+
+/// An entry as a reader or the scan sees it; the views end with the next call.
+struct EntryView {
+    EntryHeader header;
+    std::span<const std::byte> body;
+    [[nodiscard]] Position position() const noexcept { return header.position; }
+    [[nodiscard]] Position end() const noexcept { return header.position + header.whole_bytes(); }
+};
+
+/// A segment that holds entries [first, end); the last one has no end yet.
+struct Segment {
+    SegmentHeader header;
+    std::filesystem::path path;
+    std::uint64_t file_bytes = 0;
+};
+
+/// What journal_scan() found.
+struct JournalScan {
+    std::vector<Segment> segments;                ///< live ones, ascending; empty: a new journal
+    std::vector<std::filesystem::path> dead;      ///< files without live entries: torn creations, cut tails
+    std::vector<std::filesystem::path> spares;    ///< recycled files waiting for use
+    std::uint64_t next_number = 1;
+    Position end = 0;                             ///< behind the last good entry
+    bool torn = false;                            ///< an incomplete tail follows `end` (written, never durable)
+};
+
+/// Reads every entry from `from` on, in order. An incomplete tail ends it without an error; damage to anything that was
+/// durable is Errc::corrupt naming segment and byte. `visit` may stop it with an error.
+[[nodiscard]] Result<JournalScan> journal_scan(FileSystem& files, const std::filesystem::path& dir, const Uuid& store,
+                                               Position from,
+                                               const std::function<Result<void>(const EntryView&)>& visit);
+
+struct JournalOptions {
+    std::uint64_t segment_bytes = 64U << 20;  ///< size of new segment files
+    std::size_t spares_max = 2;               ///< recycled files kept for the next segments
+    std::size_t buffer_bytes = 256U << 10;    ///< small entries gather here until flush or commit
+};
+
+/// What to sync: give `fd` to an io_uring fdatasync (or call file->sync()), then Journal::end_commit(). Holds the file open.
+struct SyncTicket {
+    std::shared_ptr<File> file;
+    int fd = -1;
+    Position position = 0;  ///< durable up to here if the sync succeeds
+};
+
+/// The append side of a source's journal. One thread (the network loop) owns it; committed() and drop_below() may be
+/// called from any thread. After a failed write or sync it refuses everything: reopen it.
+class Journal {
+public:
+    /// Goes on behind a scan, at `cut` <= scan.end: entries from `cut` on are void for ever. Starts a new segment, durably.
+    [[nodiscard]] static Result<std::unique_ptr<Journal>> resume(FileSystem& files, std::filesystem::path dir,
+                                                                 const Uuid& store, JournalOptions options,
+                                                                 const JournalScan& scan, Position cut);
+    ~Journal();
+    Journal(const Journal&) = delete;
+    Journal& operator=(const Journal&) = delete;
+
+    /// Appends one entry (buffered if small) and returns the position behind it. Not durable before a commit.
+    [[nodiscard]] Result<Position> append(EntryType type, std::span<const std::byte> body);
+
+    /// Writes out what is buffered and says what has to be synced; nothing if all is committed.
+    [[nodiscard]] Result<std::optional<SyncTicket>> begin_commit();
+    /// `sys_result` is 0 or -errno of the fdatasync. An error is sticky. Returns the committed position.
+    [[nodiscard]] Result<Position> end_commit(const SyncTicket& ticket, int sys_result);
+    /// begin_commit, sync and end_commit in one, blocking.
+    [[nodiscard]] Result<Position> commit();
+
+    /// Behind the last appended entry.
+    [[nodiscard]] Position end() const noexcept { return end_; }
+    /// Everything below is durable. Any thread.
+    [[nodiscard]] Position committed() const noexcept { return committed_.load(std::memory_order_acquire); }
+    /// First position still held. Any thread.
+    [[nodiscard]] Position begin() const;
+    /// Bytes of all segment files and spares. Any thread.
+    [[nodiscard]] std::uint64_t file_bytes() const;
+    [[nodiscard]] bool failed() const noexcept { return failed_; }
+
+    /// Recycles or removes segments that lie wholly below `position`. Any thread.
+    [[nodiscard]] Result<void> drop_below(Position position);
+
+private:
+    Journal(FileSystem& files, std::filesystem::path dir, const Uuid& store, JournalOptions options);
+    [[nodiscard]] Result<void> check() const;
+    [[nodiscard]] Result<void> start_segment(Position first);
+    [[nodiscard]] Result<void> write_out(std::span<const std::byte> header, std::span<const std::byte> body);
+    [[nodiscard]] Result<void> prewrite(std::uint64_t from, std::uint64_t bytes);
+    [[nodiscard]] Result<void> take_spare(const std::filesystem::path& path, std::uint64_t& file_bytes);
+    template <class T>
+    [[nodiscard]] Result<T> stick(Result<T> result);
+
+    FileSystem& files_;
+    const std::filesystem::path dir_;
+    const Uuid store_;
+    const JournalOptions options_;
+    std::shared_ptr<File> file_;
+    SegmentHeader segment_;
+    std::uint64_t written_ = 0;         ///< file offset behind the last byte written out
+    std::uint64_t file_bytes_ = 0;      ///< size of the current file
+    std::uint64_t writeback_ = 0;       ///< file offset up to which writing out was started
+    std::vector<std::byte> buffer_;     ///< entries [end_ - buffer_.size(), end_) not yet written
+    Position end_ = 0;
+    std::atomic<Position> committed_{0};
+    bool failed_ = false;
+    Error failure_;
+    std::uint64_t next_number_ = 1;
+
+    mutable std::mutex lock_;           ///< segments_, spares_
+    std::vector<Segment> segments_;
+    std::vector<std::filesystem::path> spares_;
+    std::uint64_t spare_counter_ = 0;
+};
+
+}  // namespace blkferry::store

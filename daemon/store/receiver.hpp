@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/result.hpp"
+#include "extent/extent.hpp"
+#include "proto/batch.hpp"
+#include "proto/frame.hpp"
+#include "store/disk_table.hpp"
+
+namespace blkferry::store {
+
+/// Checks the frames of batches in the order they come: batch numbers without a hole, frame indices, marks, epoch rules,
+/// disk bounds, counts and set digest. Pure. A refused frame leaves it unusable until reset(): the connection ends.
+class Receiver {
+public:
+    struct Step {
+        bool batch_begin = false;
+        bool batch_end = false;   ///< the batch is complete: it counts once it is durable
+        bool consistent = false;  ///< with batch_end: what BATCH_END says
+        std::uint64_t points = 0; ///< with batch_end: POINT_REQUESTs in it
+    };
+
+    /// `batch` and `mark` of the last complete batch.
+    Receiver(DiskTable& table, std::uint64_t batch, std::uint64_t mark) : table_(table), batch_(batch), mark_(mark) {}
+
+    /// One frame with its body verified and decompressed. `position` is where the journal will hold it.
+    [[nodiscard]] Result<Step> take(const proto::FrameHeader& header, std::span<const std::byte> body, Position position);
+    /// Forgets an unfinished batch (the agent connected anew) together with the epochs it began or ended.
+    void reset();
+
+    /// Last complete batch and its mark; prev_mark of the next one must equal it.
+    [[nodiscard]] std::uint64_t batch() const noexcept { return batch_; }
+    [[nodiscard]] std::uint64_t mark() const noexcept { return mark_; }
+    [[nodiscard]] bool in_batch() const noexcept { return open_; }
+    [[nodiscard]] std::uint64_t time_ns() const noexcept { return time_ns_; }
+
+private:
+    struct Captured {
+        std::uint16_t slot;
+        Extent extent;
+        auto operator<=>(const Captured&) const = default;
+    };
+    [[nodiscard]] Result<void> begin(std::span<const std::byte> body);
+    [[nodiscard]] Result<void> extents(std::span<const std::byte> body);
+    [[nodiscard]] Result<void> epoch_begin(std::span<const std::byte> body);
+    [[nodiscard]] Result<void> epoch_end(std::span<const std::byte> body, Position position);
+    [[nodiscard]] Result<void> point_request(std::span<const std::byte> body);
+    [[nodiscard]] Result<Step> end(std::span<const std::byte> body);
+    [[nodiscard]] Result<void> compare_sets(const proto::BatchEnd& m);
+
+    DiskTable& table_;
+    DiskTable saved_;                 ///< the table as it was when the open batch began
+    std::uint64_t batch_;
+    std::uint64_t mark_;
+    std::uint64_t time_ns_ = 0;
+    bool open_ = false;
+    bool bad_ = false;
+    proto::BatchBegin begin_;
+    std::uint32_t next_index_ = 0;
+    std::uint64_t entries_ = 0;
+    std::uint64_t payload_bytes_ = 0;
+    std::uint64_t points_ = 0;
+    std::array<bool, proto::disks_max> touched_{};  ///< slots with extents in the open batch
+    std::vector<Captured> captured_;
+};
+
+}  // namespace blkferry::store

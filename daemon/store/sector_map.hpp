@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <list>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "extent/extent.hpp"
+#include "store/file.hpp"
+
+namespace blkferry::store {
+
+/// A set of sectors of one disk in a sparse file, one bit each (little-endian: sector n is bit n % 8 of byte n / 8), with a
+/// bounded write-back cache of pages. Bits are only set, never cleared, so a map torn by a crash holds a set between the
+/// last sync and now. One thread.
+class SectorMap {
+public:
+    static constexpr std::size_t page_bytes = 4096;
+
+    /// Makes an empty map; an existing file is emptied.
+    [[nodiscard]] static Result<std::unique_ptr<SectorMap>> create(FileSystem& files, const std::filesystem::path& path,
+                                                                   std::size_t pages_max = 64);
+    [[nodiscard]] static Result<std::unique_ptr<SectorMap>> open(FileSystem& files, const std::filesystem::path& path,
+                                                                 std::size_t pages_max = 64);
+
+    /// Adds sectors.
+    [[nodiscard]] Result<void> set(Extent extent);
+    /// The parts of `extent` that are not in the set, ascending.
+    [[nodiscard]] Result<std::vector<Extent>> missing(Extent extent);
+    [[nodiscard]] Result<bool> test(std::uint64_t sector);
+
+    struct Summary {
+        std::uint64_t sectors = 0;
+        std::uint64_t digest = 0;  ///< SetDigest of the canonical runs, slot 0
+        bool operator==(const Summary&) const = default;
+    };
+    /// Counts the whole set and takes its digest. Reads the file once, skipping holes.
+    [[nodiscard]] Result<Summary> summary();
+
+    /// Writes dirty pages out and makes the file durable.
+    [[nodiscard]] Result<void> sync();
+
+private:
+    struct Page {
+        std::vector<std::byte> bits;
+        bool dirty = false;
+        std::list<std::uint64_t>::iterator at;
+    };
+    SectorMap(std::unique_ptr<File> file, std::size_t pages_max);
+    [[nodiscard]] Result<Page*> page(std::uint64_t number);
+    [[nodiscard]] Result<void> flush();
+    [[nodiscard]] Result<void> write_back(std::uint64_t number, Page& page);
+
+    std::unique_ptr<File> file_;
+    const std::size_t pages_max_;
+    std::list<std::uint64_t> recent_;
+    std::unordered_map<std::uint64_t, Page> pages_;
+    bool unsynced_ = false;
+};
+
+}  // namespace blkferry::store

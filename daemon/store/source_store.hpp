@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "proto/frame.hpp"
+#include "proto/handshake.hpp"
+#include "store/applier.hpp"
+#include "store/catalogue.hpp"
+#include "store/journal.hpp"
+#include "store/point.hpp"
+#include "store/receiver.hpp"
+
+namespace blkferry::store {
+
+/// What is durable of a source.
+struct Durable {
+    std::uint64_t batch = 0;
+    std::uint64_t mark = 0;
+    std::uint64_t time_ns = 0;     ///< source's wall time at the mark
+    Position position = 0;         ///< apply_some() may go up to here
+    bool operator==(const Durable&) const = default;
+};
+
+struct SourceOptions {
+    JournalOptions journal;
+    Applier::Options applier;
+    std::uint64_t journal_keep_bytes = 256U << 20;  ///< applied journal kept for replay to any mark
+    std::uint64_t quota_bytes = 0;                  ///< 0: none. A new batch is refused above it
+};
+
+struct SourceStatus {
+    Durable durable;
+    std::uint64_t applied_batch = 0;
+    std::uint64_t applied_mark = 0;
+    std::uint64_t applied_time_ns = 0;
+    std::uint64_t backlog_bytes = 0;       ///< journal durable, not applied
+    std::uint64_t used_bytes = 0;          ///< journal and staging on disk
+    std::uint64_t points = 0;
+    std::uint64_t newest_point_mark = 0;
+    bool settled = false;                  ///< every disk is synced and no epoch is open (as applied)
+};
+
+/// Everything of one source in `<store>/sources/<name>/`. Two threads use it, each its own half:
+///
+///     loop    connect → take → begin_commit … end_commit → ACK(durable())      request_point()
+///     worker  apply_some(), compare(), checkpoint(), collect(), remove_point()
+///
+/// status() and points() are for any thread. No call of one half waits for the other but for a short lock. After an error
+/// of the journal or the applier the half refuses everything: drop the object and open() it again (redo repairs).
+class SourceStore {
+public:
+    /// What all sources of a store share; everything outlives the SourceStore. `catalogue` and `signer` may be null.
+    struct Context {
+        FileSystem& files;
+        const Clock& clock;
+        const SnapshotEngine& engine;
+        Uuid store;
+        const Signer* signer = nullptr;
+        Catalogue* catalogue = nullptr;
+    };
+
+    /// Opens or makes the folder: reads the checkpoint, verifies the journal behind it, voids a torn tail or an unfinished
+    /// batch, and is ready for redo by apply_some(). Damage to what was durable is Errc::corrupt.
+    [[nodiscard]] static Result<std::unique_ptr<SourceStore>> open(Context context, std::filesystem::path dir,
+                                                                   std::string name, SourceOptions options);
+    ~SourceStore();
+
+    // ---- loop ----
+
+    /// An agent said HELLO (its name was checked against its certificate). Refuses another machine (Errc::denied) and slots
+    /// that change their disk (Errc::conflict). Journals the session durably (blocking, one fdatasync) and voids an
+    /// unfinished batch. Returns WELCOME with session, durable batch and mark, load_id and disks filled in.
+    [[nodiscard]] Result<proto::Welcome> connect(const proto::Hello& hello);
+
+    /// One frame of a batch as received: verifies header, order and body, then appends it to the journal. After an error the
+    /// connection must end; connect() starts anew. Errc::no_space: disk full or quota.
+    [[nodiscard]] Result<Receiver::Step> take(const proto::FrameReader::View& frame);
+
+    /// Group commit. Call when the loop has drained its sockets; several batches may be covered by one ticket.
+    [[nodiscard]] Result<std::optional<SyncTicket>> begin_commit();
+    [[nodiscard]] Result<Durable> end_commit(const SyncTicket& ticket, int sys_result);
+    /// The blocking form.
+    [[nodiscard]] Result<Durable> commit();
+    [[nodiscard]] Durable durable() const;
+    /// Bytes of batches that are in the journal's hands and not durable yet.
+    [[nodiscard]] std::uint64_t uncommitted_bytes() const noexcept;
+
+    /// Asks for a recovery point at the next batch boundary (now if no batch is open). The outcome comes out of
+    /// apply_some() with this request number and from_server set.
+    [[nodiscard]] Result<void> request_point(std::uint64_t request, proto::PointKind kind, std::string name);
+
+    // ---- worker ----
+
+    /// Applies durable batches, about `budget_bytes` of journal; checkpoints and drops old journal when due.
+    [[nodiscard]] Result<ApplyReport> apply_some(std::uint64_t budget_bytes);
+    /// Answers HASH_ASK from staging as applied so far: call it when applied() >= the durable position at which it came.
+    [[nodiscard]] Result<proto::HashReply> compare(const proto::HashAsk& ask);
+    [[nodiscard]] Result<void> checkpoint();
+    [[nodiscard]] Result<std::size_t> collect();
+    [[nodiscard]] Result<void> remove_point(std::string_view name);
+
+    // ---- any thread ----
+
+    [[nodiscard]] const std::string& name() const noexcept { return name_; }
+    /// Journal position up to which staging is current.
+    [[nodiscard]] Position applied() const noexcept { return applied_.load(std::memory_order_acquire); }
+    [[nodiscard]] SourceStatus status() const;
+    [[nodiscard]] PointStore& points() noexcept { return *points_; }
+
+private:
+    struct Mark {
+        Position end;
+        std::uint64_t batch, mark, time_ns;
+    };
+    SourceStore(Context context, std::filesystem::path dir, std::string name, SourceOptions options);
+    [[nodiscard]] Result<void> recover();
+    [[nodiscard]] Result<void> replay(const EntryView& entry);
+    [[nodiscard]] Result<void> append_point(const PointEntry& entry);
+    void publish_state();
+    [[nodiscard]] std::uint64_t used_bytes() const;
+    [[nodiscard]] Result<void> to_catalogue();
+
+    Context context_;
+    const std::filesystem::path dir_;
+    const std::string name_;
+    const SourceOptions options_;
+
+    // loop
+    DiskTable table_;                      ///< as of the end of the journal
+    std::unique_ptr<Receiver> receiver_;
+    std::unique_ptr<Journal> journal_;
+    Decompressor decompressor_;
+    std::vector<std::byte> scratch_;
+    std::vector<Mark> marks_;              ///< complete batches and entries, not committed yet
+    std::vector<PointEntry> wanted_points_;
+    Position recovered_end_ = 0;           ///< behind the last complete batch or entry
+
+    // worker
+    std::unique_ptr<PointStore> points_;
+    std::unique_ptr<Applier> applier_;
+
+    // shared
+    mutable std::mutex lock_;
+    Durable durable_;
+    DiskTable applied_table_;
+    SourceStatus applied_status_;
+    std::atomic<Position> applied_{0};
+    std::atomic<std::uint64_t> staging_bytes_{0};
+};
+
+}  // namespace blkferry::store
