@@ -26,6 +26,13 @@ target_compile_options(blkferry_flags INTERFACE
 target_include_directories(blkferry_flags INTERFACE ${CMAKE_SOURCE_DIR}/daemon)
 target_include_directories(blkferry_flags SYSTEM INTERFACE ${CMAKE_SOURCE_DIR}/kmod/uapi)
 target_compile_definitions(blkferry_flags INTERFACE _FILE_OFFSET_BITS=64 BLKFERRY_VERSION="${PROJECT_VERSION}")
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 16)
+  message(FATAL_ERROR "clang ${CMAKE_CXX_COMPILER_VERSION} cannot compile libstdc++'s std::expected; use clang 16 or newer")
+elseif(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 19)
+  # libstdc++ offers std::expected to compilers that claim P0848; these clangs have it but do not claim it.
+  target_compile_options(blkferry_flags INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:SHELL:-Wno-builtin-macro-redefined -U__cpp_concepts -D__cpp_concepts=202002L>")
+endif()
 if(BLKFERRY_SANITIZE)
   target_compile_options(blkferry_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all)
   target_link_options(blkferry_flags INTERFACE -fsanitize=address,undefined)
