@@ -26,7 +26,7 @@ public:
 
     /// `next_seq` is the first number wanted, usually the server's durable mark + 1. Operations below it that are
     /// still in a ring are dropped when they come up (they are durable); see dropped().
-    explicit Merger(std::uint64_t next_seq = 1) noexcept : next_(next_seq) {}
+    explicit Merger(std::uint64_t next_seq = 1) noexcept : next_(next_seq), first_(next_seq) {}
 
     /// Adds a ring; its operations carry `slot`. The ring must outlive its membership. Slots are unique.
     void add(Ring& ring, std::uint16_t slot);
@@ -56,11 +56,11 @@ public:
 
     /// How far each ring was consumed: acknowledge them together once the batch is durable.
     struct Position {
-        std::uint16_t slot = 0;
+        std::uint64_t member = 0;  ///< which add() it belongs to: a ring added later under the same slot is another one
         std::uint64_t index = 0;
     };
     [[nodiscard]] std::vector<Position> positions() const;
-    /// Gives back what was consumed up to `positions`; slots that were removed meanwhile are ignored.
+    /// Gives back what was consumed up to `positions`; rings that were removed meanwhile are ignored.
     void ack(const std::vector<Position>& positions) noexcept;
 
     /// Arms the rings that next() waits for: the one with the unfinished operation, else all. False: something is there
@@ -71,6 +71,7 @@ public:
 private:
     struct Member {
         Ring* ring = nullptr;
+        std::uint64_t serial = 0;
         std::uint16_t slot = 0;
     };
     static constexpr std::uint64_t no_seq = ~0ULL;
@@ -78,15 +79,17 @@ private:
     bool load_front(std::size_t member);
     bool refresh_empty();
     [[nodiscard]] Status no_front();
-    [[nodiscard]] Status give(std::size_t member, CapturedOp& op);
+    void give(std::size_t member, CapturedOp& op);
     void set_error(Error error);
 
     std::vector<Member> members_;
     std::vector<std::uint64_t> front_seq_;  ///< seq at each ring's cursor; no_seq: nothing there
     std::vector<CapturedOp> front_;
-    std::vector<bool> ready_;
+    std::vector<std::uint8_t> ready_;       ///< 1: front_ is final
     std::size_t last_ = 0;
+    std::uint64_t serial_ = 0;
     std::uint64_t next_;
+    std::uint64_t first_;            ///< the first number wanted; what is below it is dropped
     std::uint64_t void_seq_ = 0;
     std::uint64_t hole_ = 0;         ///< number that was missing at the last next(), 0 if none
     bool hole_fenced_ = false;

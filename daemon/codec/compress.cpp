@@ -58,23 +58,27 @@ Codec Compressor::codec() const noexcept {
 
 bool Compressor::compress(std::span<const std::byte> raw, std::vector<std::byte>& out) {
     const std::size_t at = out.size();
-    const std::size_t room = raw.size() - raw.size() / 16;
-    if (impl_->codec == Codec::none || room == 0)
+    if (impl_->codec == Codec::none || raw.empty())
         return false;
-    out.resize(at + room);
-    std::size_t n = 0;
-    if (impl_->codec == Codec::zstd) {
-        n = ZSTD_compressCCtx(impl_->zstd, out.data() + at, room, raw.data(), raw.size(), impl_->level);
-        if (ZSTD_isError(n))
-            n = 0;
-    } else {
-        const int r = LZ4_compress_fast_extState(impl_->lz4_state.data(), reinterpret_cast<const char*>(raw.data()),
-                                                 reinterpret_cast<char*>(out.data() + at),
-                                                 static_cast<int>(raw.size()), static_cast<int>(room), 1);
-        n = r > 0 ? static_cast<std::size_t>(r) : 0;
-    }
+    out.resize(at + room(raw.size()));
+    const std::size_t n = compress_into(raw, std::span(out).subspan(at));
     out.resize(at + n);
     return n != 0;
+}
+
+std::size_t Compressor::compress_into(std::span<const std::byte> raw, std::span<std::byte> out) {
+    const std::size_t limit = room(raw.size());
+    if (impl_->codec == Codec::none || limit == 0)
+        return 0;
+    BLKFERRY_ASSERT(out.size() >= limit);
+    if (impl_->codec == Codec::zstd) {
+        const std::size_t n = ZSTD_compressCCtx(impl_->zstd, out.data(), limit, raw.data(), raw.size(), impl_->level);
+        return ZSTD_isError(n) ? 0 : n;
+    }
+    const int n = LZ4_compress_fast_extState(impl_->lz4_state.data(), reinterpret_cast<const char*>(raw.data()),
+                                             reinterpret_cast<char*>(out.data()), static_cast<int>(raw.size()),
+                                             static_cast<int>(limit), 1);
+    return n > 0 ? static_cast<std::size_t>(n) : 0;
 }
 
 struct Decompressor::Impl {

@@ -32,6 +32,10 @@ public:
     /// Appends the compressed form of `raw` to `out` and returns true, or leaves `out` as it was and returns false if
     /// that would save less than one sixteenth (incompressible data is sent as it is).
     [[nodiscard]] bool compress(std::span<const std::byte> raw, std::vector<std::byte>& out);
+    /// Bytes that compress_into() may use: what is allowed to pay.
+    [[nodiscard]] static constexpr std::size_t room(std::size_t raw_bytes) noexcept { return raw_bytes - raw_bytes / 16; }
+    /// As compress(), into memory of at least room(raw.size()) bytes; gives the compressed length, or 0 if it does not pay.
+    [[nodiscard]] std::size_t compress_into(std::span<const std::byte> raw, std::span<std::byte> out);
 
 private:
     struct Impl;

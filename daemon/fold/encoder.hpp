@@ -31,7 +31,7 @@ private:
 };
 
 struct EncodeOptions {
-    /// Payload of one EXTENTS frame: the unit of compression. 4 KiB .. 512 KiB, multiple of 4 KiB.
+    /// Payload of one EXTENTS frame: the unit of compression. 128 KiB .. 512 KiB, multiple of 4 KiB.
     std::size_t frame_payload_bytes = 256U << 10;
     /// Turn all-zero 4 KiB pieces of payload into entries without payload.
     bool detect_zero = true;
@@ -96,13 +96,16 @@ private:
         std::size_t entries_max = 0;  ///< that zero detection may make of them
     };
     BatchPlan() = default;
-    Result<void> check() const;
-    void cut(std::span<const Piece> pieces, std::size_t& entries);
+    [[nodiscard]] Result<void> check(const Folded& folded) const;
+    void cut(const Piece& piece);
+    void push(const Piece& piece);
+    [[nodiscard]] Result<void> check_limits(std::size_t entries) const;
     void spread_zero_budget(std::size_t entries);
 
     BatchParts parts_;
     EncodeOptions options_;
-    std::vector<Piece> pieces_;
+    std::vector<Piece> pieces_;      ///< cut at frame boundaries
+    std::uint64_t entry_sectors_ = 0;  ///< of the entry that push() may extend
     std::vector<Job> jobs_;
     std::uint64_t payload_bytes_ = 0;
     std::uint64_t sectors_ = 0;

@@ -76,20 +76,21 @@ public:
 
 private:
     struct Key {
-        std::uint64_t key;    ///< slot << 54 | sector
-        std::uint32_t index;  ///< into ops; a higher index wins
+        std::uint64_t key = 0;    ///< slot << 54 | sector: all disks in one line, none reaches into the next
+        std::uint32_t index = 0;  ///< into list_; a higher index is a later operation and wins
     };
     void consolidate();
-    void sort_keys();
+    void sort_new();
+    void merge_folded();
     void sweep();
-    void sweep_overlap(std::size_t& i);
+    [[nodiscard]] std::size_t sweep_overlap(std::size_t i);
     void emit(const Piece& op, std::uint64_t from, std::uint64_t to);
-    [[nodiscard]] std::size_t entries_bound() const noexcept;
+    [[nodiscard]] bool room_for(std::size_t entries, std::uint64_t payload_bytes, std::size_t spare_div) const noexcept;
 
     FoldLimits limits_;
-    std::vector<Piece> ops_list_;   ///< folded pieces first (ascending), then new operations in order
-    std::size_t folded_ = 0;        ///< how many of ops_list_ are folded already
-    std::uint64_t folded_entries_ = 0;
+    std::vector<Piece> list_;       ///< folded pieces first (ascending), then new operations in order
+    std::size_t folded_ = 0;        ///< how many of list_ are folded already
+    std::size_t folded_entries_ = 0;  ///< entries they need
     std::uint64_t folded_payload_ = 0;
     std::uint64_t new_payload_ = 0;
     bool full_ = false;
