@@ -54,7 +54,7 @@ sync_host() {
 	printf '%s\n' "$bf_reply"
 }
 
-# report KEY VALUE: a measurement, shown with the result and kept in result.json.
+# report KEY VALUE: a measurement for result.json; shown with the result unless the key starts with _.
 report() {
 	bf_tell "report $1 $2"
 	echo "report: $1 = $2"

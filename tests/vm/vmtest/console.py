@@ -25,7 +25,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         "stall": r"\brcu\b.*\bstall|RCU stall|detected (?:expedited )?stalls?|self-detected stall|"
                  r"soft lockup|hard LOCKUP|workqueue lockup|rcu.* starved for",
         "sanitizer": r"\b(?:KASAN|KCSAN|KMSAN|UBSAN|KFENCE|KTSAN):",
-        "kmemleak": r"kmemleak: .*(?:suspected|leak)|unreferenced object",
+        "kmemleak": r"kmemleak: \d+ new suspected|unreferenced object",
         "call trace": r"\bCall Trace:|\bRIP: 0010:",
         "corruption": r"refcount_t:|list_(?:add|del) corruption|Bad page (?:state|map)|slab .*corrupt|"
                       r"Objects remaining|Poison overwritten|Redzone|Object padding overwritten|"

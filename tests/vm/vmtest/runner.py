@@ -9,11 +9,10 @@ import time
 import traceback
 from pathlib import Path
 
-from .console import scan
 from .image import Missing
 from .kernel import Kernel
 from .paths import VmError, machine_lock
-from .spec import Case
+from .spec import Case, Guest
 from .vm import Outcome, Vm, kvm_works
 
 PASS, FAIL, SKIP = "passed", "failed", "skipped"
@@ -71,49 +70,74 @@ def wire(case: Case, directory: Path) -> dict[str, tuple[Path, Path] | None]:
     return ends
 
 
-def run_guests(case: Case, context: Context, env: dict[str, str], acceleration: str, keep: bool) -> None:
-    """Start every guest, run the host part, wait for all; outcomes go into the context."""
-    vms: dict[str, Vm] = {}
-    wires = wire(case, context.directory)
-    try:
-        for name, guest in reversed(case.guests().items()):
-            lan = {"BF_LAN_ADDRESS": guest.lan} if guest.lan else {}
-            vms[name] = Vm(guest, context.kernel, context.directory / name, {**env, **lan, "BF_GUEST": name},
-                           acceleration, wires[name], name)
-            vms[name].start()
-        main = vms["main"]
-        main.peers = {name: vm for name, vm in vms.items() if name != "main"}
-        if case.host is not None:
-            case.host(main)
-        for name in case.guests():
-            context.outcomes[name] = vms[name].wait()
-            if name == "main" and not main.ended_well():
-                for vm in main.peers.values():
-                    vm.abandon("ended because guest main failed")
-    finally:
-        for vm in vms.values():
+class Session:
+    """The guests of one running case. Used by one thread."""
+
+    def __init__(self, case: Case, context: Context, env: dict[str, str], acceleration: str):
+        self.case, self.context, self.env, self.acceleration = case, context, env, acceleration
+        self.vms: dict[str, Vm] = {}
+        self.wires = wire(case, context.directory)
+
+    def spawn(self, name: str, guest: Guest) -> Vm:
+        """Start a guest; a host part calls this (as vm.spawn) to boot a machine again, with the same disk files."""
+        if name in self.vms:
+            raise VmError(f"case {self.case.name} has a guest {name} already")
+        env = {**self.env, "BF_GUEST": name}
+        if guest.lan:
+            env["BF_LAN_ADDRESS"] = guest.lan
+        vm = Vm(guest, self.context.kernel, self.context.directory / name, env, self.acceleration,
+                self.wires.get(name), name, self.case.allow)
+        vm.spawn = self.spawn
+        self.vms[name] = vm
+        vm.start()
+        return vm
+
+    def run(self) -> None:
+        """Start all guests, peers first, run the host part, wait for all ends; outcomes go into the context."""
+        for name, guest in reversed(self.case.guests().items()):
+            self.spawn(name, guest)
+        main = self.vms["main"]
+        main.peers = {name: vm for name, vm in self.vms.items() if name != "main"}
+        try:
+            if self.case.host is not None:
+                self.case.host(main)
+            self._collect(main)
+        except Exception:
+            # The guests' own words (a crash, a failed check) are the better half of the reason.
+            for name, vm in self.vms.items():
+                vm.abandon(grace=2.0)
+                self.context.outcomes[name] = vm.wait()
+            raise
+
+    def _collect(self, main: Vm) -> None:
+        """Wait for each guest; once the main one failed the others have nothing to wait for."""
+        self.context.outcomes["main"] = main.wait()
+        for name, vm in self.vms.items():
+            if name != "main":
+                if not main.ended_well():
+                    vm.abandon()
+                self.context.outcomes[name] = vm.wait()
+
+    def close(self, keep: bool) -> None:
+        """End what still runs and remove sockets, and disks unless `keep`."""
+        for vm in self.vms.values():
             vm.close(keep)
-        for ends in wires.values():
+        for ends in self.wires.values():
             for path in ends or ():
                 path.unlink(missing_ok=True)
 
 
-def judge(case: Case, context: Context) -> tuple[str, str, list[str]]:
+def judge(context: Context) -> tuple[str, str, list[str]]:
     """Verdict, reason and console findings from the guests' outcomes."""
     findings = []
     reasons = []
     skipped = ""
     for name, outcome in context.outcomes.items():
         prefix = "" if name == "main" else f"guest {name}: "
-        lines = outcome.directory / "console.log"
-        text = lines.read_text(encoding="utf-8", errors="replace").splitlines()
-        dmesg = outcome.directory / "out/dmesg.txt"
-        if dmesg.is_file():
-            text += dmesg.read_text(encoding="utf-8", errors="replace").splitlines()
-        findings += [f"{prefix}{finding}" for finding in scan(text, case.allow)]
+        findings += [f"{prefix}{finding}" for finding in outcome.findings]
         if outcome.skipped:
             skipped = skipped or prefix + (outcome.reason or "the guest says skip")
-        elif outcome.status != 0 or outcome.reason:
+        elif not outcome.abandoned and (outcome.status != 0 or outcome.reason):
             reasons.append(prefix + outcome.reason)
     if findings:
         reasons.append(f"{len(findings)} bad console lines, first: {findings[0]}")
@@ -134,16 +158,21 @@ def run_case(case: Case, kernel: Kernel, results: Path, acceleration: str = "tcg
     try:
         services = case.services(context) if case.services else contextlib.nullcontext({})
         with services as env:
-            run_guests(case, context, env or {}, acceleration, keep)
-        verdict, reason, findings = judge(case, context)
-        if verdict == PASS and case.check is not None:
-            case.check(context)
+            session = Session(case, context, env or {}, acceleration)
+            try:
+                session.run()
+                verdict, reason, findings = judge(context)
+                if verdict == PASS and case.check is not None:
+                    case.check(context)
+            finally:
+                session.close(keep)
     except Missing as error:
         verdict, reason = SKIP, str(error)
     except Exception as error:  # whatever a case's host part raises is that case's failure
         host_log.write_text(traceback.format_exc(), encoding="utf-8")
         kind = "" if isinstance(error, VmError | AssertionError) else f"{type(error).__name__}: "
-        verdict, reason = FAIL, f"{kind}{error} (see {host_log})"
+        _, words, findings = judge(context)
+        verdict, reason = FAIL, "; ".join(filter(None, [f"{kind}{error} (see {host_log})", words]))
     main = context.outcomes.get("main")
     result = Result(case.name, kernel.name, verdict, reason, time.monotonic() - started,
                     main.boot_seconds if main else None, main.reports if main else {}, findings)

@@ -102,8 +102,8 @@ class Case:
 
     kernels: names of kernels.table it can run on; empty means all. allow: regular expressions of console lines that
     the scanner lets pass, each with a reason as comment beside it. services(context): context manager around the run
-    that yields variables for the guests. host(vm): runs on the host while the guests run. check(result): runs after
-    the guests ended; all three fail the case by raising.
+    that yields variables for the guests. host(vm): runs on the host while the guests run. check(context): runs after
+    the guests ended well, while their disk files and the services are still there. All three fail the case by raising.
     """
 
     title: str

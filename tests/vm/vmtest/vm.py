@@ -16,6 +16,7 @@ import subprocess
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from . import accel
@@ -53,6 +54,7 @@ class Outcome:
     reports: dict[str, str]
     findings: list[Finding]
     directory: Path
+    abandoned: bool = False
 
     @property
     def skipped(self) -> bool:
@@ -67,20 +69,23 @@ class Vm:
     """One guest. `directory` is emptied and keeps console.log, qemu.log, out/ and, until close(), the disks."""
 
     def __init__(self, guest: Guest, kernel: Kernel, directory: Path, env: dict[str, str] | None = None,
-                 acceleration: str = "tcg", lan: tuple[Path, Path] | None = None, name: str = "main"):
+                 acceleration: str = "tcg", lan: tuple[Path, Path] | None = None, name: str = "main",
+                 allow: list[str] | tuple[str, ...] = ()):
         self.guest, self.kernel, self.directory, self.name = guest, kernel, fresh_directory(directory), name
         self.env = {"BF_KERNEL": kernel.name, **guest.env, **(env or {})}
-        self.acceleration, self.lan = acceleration, lan
+        self.acceleration, self.lan, self.allow = acceleration, lan, allow
         self.console = directory / "console.log"
         self.reports: dict[str, str] = {}
         self.syncs: queue.Queue[str | None] = queue.Queue()
         self.reason = ""
+        self.abandoned = False
         self.status: int | None = None
         self.boot_seconds: float | None = None
         self.sockets: list[socket.socket] = []
         self.process: subprocess.Popen | None = None
         self.qmp: Qmp | None = None
         self.peers: dict[str, Vm] = {}
+        self.spawn: Callable[[str, Guest], Vm] | None = None
         self.started = 0.0
         self.ended = 0.0
 
@@ -278,10 +283,12 @@ class Vm:
         """After wait(): the script ended with success or asks to be skipped."""
         return self.status in (0, SKIP_STATUS) and (self.status == SKIP_STATUS or not self.reason)
 
-    def abandon(self, why: str) -> None:
-        """End QEMU if it still runs; wait() then reports `why`."""
-        if self.process.poll() is None:
-            self.reason = self.reason or why
+    def abandon(self, grace: float = 0.0) -> None:
+        """End QEMU if it still runs after `grace` seconds, since the case failed elsewhere: not this guest's fault."""
+        try:
+            self.process.wait(timeout=grace)
+        except subprocess.TimeoutExpired:
+            self.abandoned = True
             self.kill()
 
     def _outcome(self) -> Outcome:
@@ -297,12 +304,16 @@ class Vm:
         elif self.status not in (0, SKIP_STATUS):
             self.reason = self.reason or f"exit status {self.status}"
         self._unpack_files()
-        lines = text.splitlines()
-        dmesg = self.directory / "out/dmesg.txt"
-        if dmesg.is_file():
-            lines += dmesg.read_text(encoding="utf-8", errors="replace").splitlines()
         return Outcome(self.status, self.reason, self.boot_seconds, self.ended - self.started, self.reports,
-                       scan(lines), self.directory)
+                       self._findings(text), self.directory, self.abandoned)
+
+    def _findings(self, console: str) -> list[Finding]:
+        """Bad lines of the console and of the full kernel log (the console lacks informational lines), each once."""
+        dmesg = self.directory / "out/dmesg.txt"
+        log = dmesg.read_text(encoding="utf-8", errors="replace") if dmesg.is_file() else ""
+        found = scan(console.splitlines(), self.allow)
+        known = {finding.text for finding in found}
+        return found + [finding for finding in scan(log.splitlines(), self.allow) if finding.text not in known]
 
     def _unpack_files(self) -> None:
         """out.tar -> out/; the guest's files are not trusted to stay inside."""
