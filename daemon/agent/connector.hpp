@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <sys/socket.h>
+
+#include "agent/workers.hpp"
+#include "base/fd.hpp"
+#include "loop/loop.hpp"
+
+namespace blkferry::agent {
+
+/// A host name or address with a port.
+struct Endpoint {
+    std::string host;
+    std::uint16_t port = 0;
+    bool operator==(const Endpoint&) const = default;
+};
+
+/// Makes one TCP connection: names are resolved in the pool, addresses (IPv6 and IPv4) are tried one after the other.
+///
+///     start -> resolve each endpoint -> connect address 1 -(error, 5 s)-> address 2 ... -> done(socket or last error)
+///
+/// Destroying it cancels; `done` is called once at most, from the loop.
+class Connector {
+public:
+    struct Connected {
+        Fd socket;         ///< non-blocking, TCP_NODELAY
+        std::string peer;  ///< "[address]:port", for people
+    };
+    using Done = std::move_only_function<void(Result<Connected>)>;
+
+    Connector(loop::Loop& loop, WorkerPool& pool, std::vector<Endpoint> endpoints, Done done);
+    Connector(const Connector&) = delete;
+    Connector& operator=(const Connector&) = delete;
+    ~Connector();
+
+private:
+    struct Address {
+        sockaddr_storage raw{};
+        socklen_t length = 0;
+        std::string text;
+    };
+    struct Resolved {
+        std::vector<Address> addresses;
+        std::string error;
+    };
+    static Resolved resolve(const std::vector<Endpoint>& endpoints);
+    void resolved(Resolved result);
+    void try_next();
+    [[nodiscard]] Result<void> begin_connect(const Address& address);
+    void finish_connect();
+    void failed(std::string why);
+
+    loop::Loop& loop_;
+    Done done_;
+    std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+    std::deque<Address> addresses_;
+    std::string text_;  ///< of the address being tried
+    Error last_;
+    Fd socket_;
+    loop::Watch watch_;
+    loop::Timer timeout_;
+};
+
+}  // namespace blkferry::agent
