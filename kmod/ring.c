@@ -75,13 +75,3 @@ void bf_ring_bad_consumer(struct bf_disk *d)
 	if (d->state == BLKFERRY_RING || d->state == BLKFERRY_RESYNC)
 		bf_ring_to_bitmap(d);
 }
-
-/*
- * Take in all that the consumer gave back; control operations only, since it
- * may walk the whole ring.  A target that was accepted once is never beyond
- * head, and what is before it is final.
- */
-int bf_ring_sync(struct bf_disk *d)
-{
-	return bf_ring_intake(d, d->ring.desc_count);
-}

@@ -16,7 +16,6 @@ int bf_ring_short(struct bf_disk *d, u64 sector, u32 len, u64 *pos);
 u64 bf_ring_marker(struct bf_disk *d, enum blkferry_op op, u16 flags);
 void bf_ring_to_bitmap(struct bf_disk *d);
 void bf_ring_bad_consumer(struct bf_disk *d);
-int bf_ring_sync(struct bf_disk *d);
 
 static __always_inline struct blkferry_desc *bf_ring_desc(struct bf_disk *d, u64 index)
 {

@@ -17,7 +17,7 @@
 struct bf_ring {
 	u64 head;		/* next descriptor index */
 	u64 tail;		/* first index not yet given back */
-	u64 target;		/* tail that the consumer asked for, tail <= target <= head */
+	u64 target;		/* tail as last read, tail <= target <= head */
 	u64 data_head;		/* next free byte */
 	u64 data_tail;		/* first byte in use */
 	u64 data_bytes;		/* power of two */
@@ -68,12 +68,13 @@ static inline void bf_ring_take(struct bf_ring *r, u64 pos, u32 len)
 }
 
 /*
- * Check a tail read from the consumer's page.  It may move forward only, and
- * not beyond head.
+ * Check a tail read from the consumer's page: not before what was given back
+ * already, not beyond head.  It may be before a tail that was read earlier but
+ * not reached yet: a new consumer starts at the published tail.
  */
 static inline bool bf_ring_tail_ok(const struct bf_ring *r, u64 tail)
 {
-	return tail - r->target <= r->head - r->target;
+	return tail - r->tail <= r->head - r->tail;
 }
 
 /* Give back the descriptor at tail; pos and len as stored in it. */
