@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 from .initramfs import BASE_BINARIES, FILES_DIR, Cpio, add_base, add_binary, add_modules, find_binary
-from .kernel import Kernel
+from .kernel import Kernel, run_command
 from .kmod import build_module, has_source
 from .modules import ModuleTree
-from .paths import BUILD, REPO, VmError
+from .paths import BUILD, REPO, RESULTS, VmError, file_lock
 from .spec import Disk, Guest, shell_environment
 
 RUN_SCRIPT = b"""set -eu
@@ -26,23 +26,49 @@ class Missing(VmError):
 def split_file(spec: str) -> tuple[str, str]:
     """("SOURCE", "GUEST PATH") of a files entry."""
     prefix = ""
-    for known in ("build:", "kmod:"):
+    for known in ("build:", "kmod:", "cc:"):
         if spec.startswith(known):
             prefix, spec = known, spec.removeprefix(known)
     source, _, target = spec.partition(":")
     return prefix + source, target or f"{FILES_DIR}/{Path(source).name}"
 
 
+def compile_tool(source: str) -> Path:
+    """Compile DIRECTORY/*.c to a static program NAME (source is "DIRECTORY/NAME"), if it is older than they are."""
+    directory, name = REPO / Path(source).parent, Path(source).name
+    inputs = sorted(directory.glob("*.[ch]"))
+    if not any(path.suffix == ".c" for path in inputs):
+        raise Missing(f"{directory} holds no C source")
+    target = RESULTS / "tools" / name
+    newest = max(path.stat().st_mtime for path in [*inputs, *(REPO / "kmod/uapi").glob("*.h")])
+    with file_lock(RESULTS / ".tools.lock", "another build of a test tool"):
+        if not target.is_file() or target.stat().st_mtime < newest:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            run_command(["gcc", "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread",
+                         f"-I{REPO / 'kmod/uapi'}", "-o", str(target),
+                         *(str(path) for path in inputs if path.suffix == ".c")])
+    return target
+
+
+def strip_module(module: Path) -> Path:
+    """A copy without debug sections: a tenth of the size, loads faster. Addresses resolve with the original."""
+    stripped = module.with_suffix(".stripped")
+    with file_lock(module.parent.with_suffix(".strip.lock"), "another guest's image"):
+        if not stripped.is_file() or stripped.stat().st_mtime < module.stat().st_mtime:
+            run_command(["strip", "--strip-debug", "-o", str(stripped), str(module)])
+    return stripped
+
+
 def locate(source: str, kernel: Kernel) -> Path:
-    """Host path of a files entry's source. kmod: builds the module; a failing build is an error, not a skip."""
+    """Host path of a files entry's source. kmod: and cc: build it; a failing build is an error, not a skip."""
     if source.startswith("kmod:"):
         if not has_source():
             raise Missing("kmod/ has no module source")
         path = build_module(kernel) / source.removeprefix("kmod:")
-    elif source.startswith("build:"):
-        path = BUILD / source.removeprefix("build:")
-    else:
-        path = REPO / source
+        return strip_module(path) if path.suffix == ".ko" and path.is_file() else path
+    if source.startswith("cc:"):
+        return compile_tool(source.removeprefix("cc:"))
+    path = BUILD / source.removeprefix("build:") if source.startswith("build:") else REPO / source
     if not path.is_file():
         raise Missing(f"file {source} does not exist ({path})")
     return path

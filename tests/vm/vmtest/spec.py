@@ -69,7 +69,8 @@ class Guest:
     script: POSIX shell, run with -eux after guest/lib.sh was read; its exit status is the guest's.
     modules: packed with all they need, the script says modprobe. binaries: host programs with their libraries.
     files: "SOURCE[:GUEST PATH]", default place /opt/blkferry/<name> (in PATH); SOURCE is relative to the repository,
-    or "build:PATH" below the build directory, or "kmod:NAME" built from kmod/ for the guest's kernel.
+    or "build:PATH" below the build directory, or "kmod:NAME" built from kmod/ for the guest's kernel, or
+    "cc:DIRECTORY/NAME" compiled statically from the C files of a directory.
     memory: MiB. timeout: seconds from the start of QEMU to its end. network: user networking, host is 10.0.2.2.
     lan: a second interface on a wire to the case's other guest. icount: count instructions (one CPU, exact, slow).
     env: variables for the script. cmdline: more kernel parameters. qemu: more QEMU arguments.
