@@ -85,11 +85,13 @@ struct Paths {
     fs::path key;
 };
 
-Result<Paths> new_paths(const fs::path& out, const Identity& identity) {
+Result<Paths> new_paths(const fs::path& out, const Identity& identity, bool with_key) {
     const std::string stem = fmt::format("{}-{}", to_string(identity.role), identity.name);
     Paths paths{out / (stem + ".pem"), out / (stem + ".key")};
     for (const fs::path& path : {paths.cert, paths.key}) {
         std::error_code err;
+        if (!with_key && path == paths.key)
+            continue;
         if (fs::exists(fs::symlink_status(path, err)))
             return fail(Errc::exists, fmt::format("{}: exists already and is not overwritten: move it away first", path.string()));
     }
@@ -172,7 +174,7 @@ Result<Issued> issue(const fs::path& dir, Role role, std::string_view name, unsi
     BLKFERRY_TRY_ASSIGN(const Fd lock, lock_dir(dir));
     Identity identity{role, std::string(name)};
     BLKFERRY_TRY(make_dir(out));
-    BLKFERRY_TRY_ASSIGN(const Paths paths, new_paths(out, identity));
+    BLKFERRY_TRY_ASSIGN(const Paths paths, new_paths(out, identity, true));
     BLKFERRY_TRY_ASSIGN(const KeyPtr key, make_key());
     BLKFERRY_TRY_ASSIGN(const CertPtr cert, make_cert(*ca.cert, *ca.key, *key, identity, validity_of(days)));
     BLKFERRY_TRY_ASSIGN(std::string key_pem, to_pem(*key));
@@ -189,7 +191,7 @@ Result<Issued> sign_request(const fs::path& dir, const fs::path& request, Role r
     BLKFERRY_TRY_ASSIGN(const Fd lock, lock_dir(dir));
     Identity identity{role, std::string(name)};
     BLKFERRY_TRY(make_dir(out));
-    BLKFERRY_TRY_ASSIGN(const Paths paths, new_paths(out, identity));
+    BLKFERRY_TRY_ASSIGN(const Paths paths, new_paths(out, identity, false));
     BLKFERRY_TRY_ASSIGN(const std::string pem, read_text_file(request, pem_bytes_max));
     const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
     const RequestPtr parsed(bio ? PEM_read_bio_X509_REQ(bio.get(), nullptr, nullptr, nullptr) : nullptr);
