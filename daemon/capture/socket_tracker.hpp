@@ -26,7 +26,8 @@ public:
     [[nodiscard]] Result<std::uint64_t> detach(std::uint32_t disk) override;
     [[nodiscard]] Result<RingMemory> open_ring(std::uint32_t disk) override;
     [[nodiscard]] Result<std::uint64_t> resync_begin(std::uint32_t disk) override;
-    [[nodiscard]] Result<void> resync_clear(std::uint32_t disk, std::span<const Extent> ranges) override;
+    [[nodiscard]] Result<void> resync_clear(std::uint32_t disk, std::span<const Extent> ranges,
+                                            std::optional<std::uint64_t> epoch = std::nullopt) override;
     [[nodiscard]] Result<std::uint64_t> resync_end(std::uint32_t disk) override;
     [[nodiscard]] Result<void> mark_dirty(std::uint32_t disk, std::span<const Extent> ranges) override;
     [[nodiscard]] Result<std::uint64_t> cut(std::span<const std::uint64_t> freeze, std::uint32_t freeze_ms) override;

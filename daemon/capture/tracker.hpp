@@ -109,8 +109,10 @@ public:
     [[nodiscard]] virtual Result<RingMemory> open_ring(std::uint32_t disk) = 0;
     /// Gives seq0. Errors to expect: EAGAIN (call again), ENOSPC (consume first), EBUSY (snapshot map not empty).
     [[nodiscard]] virtual Result<std::uint64_t> resync_begin(std::uint32_t disk) = 0;
-    /// Any number of ranges; sent in pieces of BLKFERRY_RANGES_MAX.
-    [[nodiscard]] virtual Result<void> resync_clear(std::uint32_t disk, std::span<const Extent> ranges) = 0;
+    /// Any number of ranges; sent in pieces of BLKFERRY_RANGES_MAX. With `epoch` (seq0) it applies only while that epoch
+    /// runs, else ESTALE: an acknowledgement that comes late must not clear blocks of the next round.
+    [[nodiscard]] virtual Result<void> resync_clear(std::uint32_t disk, std::span<const Extent> ranges,
+                                                    std::optional<std::uint64_t> epoch = std::nullopt) = 0;
     /// Gives the CUT's number. Errors to expect: EAGAIN (one more round), EBUSY, EINVAL, ENOSPC.
     [[nodiscard]] virtual Result<std::uint64_t> resync_end(std::uint32_t disk) = 0;
     /// Marks ranges, or the whole disk if there are none.

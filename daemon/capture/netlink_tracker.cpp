@@ -1,0 +1,516 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "capture/netlink_tracker.hpp"
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+#include <linux/genetlink.h>
+#include <linux/netlink.h>
+#include <netlink/attr.h>
+#include <netlink/genl/ctrl.h>
+#include <netlink/genl/genl.h>
+#include <netlink/msg.h>
+#include <netlink/socket.h>
+
+#include <blkferry.h>
+
+namespace blkferry::capture {
+
+namespace {
+
+constexpr int receive_seconds_max = 60;  // beyond every bounded wait of the module
+
+struct NlSockFree {
+    void operator()(nl_sock* s) const noexcept { nl_socket_free(s); }
+};
+struct NlMsgFree {
+    void operator()(nl_msg* m) const noexcept { nlmsg_free(m); }
+};
+struct CFree {
+    void operator()(unsigned char* p) const noexcept { std::free(p); }
+};
+using NlSock = std::unique_ptr<nl_sock, NlSockFree>;
+using NlMsg = std::unique_ptr<nl_msg, NlMsgFree>;
+
+/// Attributes of one message, by enum blkferry_attr. Points into the received buffer.
+using Attrs = std::array<nlattr*, BLKFERRY_A_MAX + 1>;
+
+std::unexpected<Error> fail_nl(int nl_error, std::string_view what) {
+    return fail(Errc::io, fmt::format("{}: {}", what, nl_geterror(nl_error)));
+}
+
+/// Reads required attributes of one message and remembers the first that is missing or has the wrong size.
+class AttrReader {
+public:
+    explicit AttrReader(const Attrs& attrs) noexcept : attrs_(attrs) {}
+
+    std::uint32_t u32(blkferry_attr a) { return fixed<std::uint32_t>(a); }
+    std::uint64_t u64(blkferry_attr a) { return fixed<std::uint64_t>(a); }
+    Uuid id(blkferry_attr a) { return fixed<Uuid>(a); }
+    std::string string(blkferry_attr a) {
+        const nlattr* p = attrs_[a];
+        const auto n = p == nullptr ? 0 : nla_len(p);
+        const auto* text = p == nullptr ? nullptr : static_cast<const char*>(nla_data(p));
+        if (n <= 0 || text[n - 1] != '\0') {
+            note(a);
+            return {};
+        }
+        return {text, ::strnlen(text, static_cast<std::size_t>(n))};
+    }
+    std::vector<std::uint64_t> u64s(blkferry_attr a) {
+        const nlattr* p = attrs_[a];
+        if (p == nullptr || nla_len(p) % 8 != 0 || nla_len(p) > 64 * 8) {
+            note(a);
+            return {};
+        }
+        std::vector<std::uint64_t> out(static_cast<std::size_t>(nla_len(p)) / 8);
+        std::memcpy(out.data(), nla_data(p), out.size() * 8);
+        return out;
+    }
+    DiskState state(blkferry_attr a) {
+        const std::uint32_t v = u32(a);
+        if (v > BLKFERRY_RING)
+            note(a);
+        return static_cast<DiskState>(v);
+    }
+    [[nodiscard]] Result<void> done(std::string_view what) const {
+        if (bad_ == 0)
+            return {};
+        return fail(Errc::corrupt, fmt::format("{}: attribute {} of the module's answer is missing or malformed", what, bad_));
+    }
+
+private:
+    template <class T>
+    T fixed(blkferry_attr a) {
+        T v{};
+        if (attrs_[a] == nullptr || nla_len(attrs_[a]) != static_cast<int>(sizeof(T)))
+            note(a);
+        else
+            std::memcpy(&v, nla_data(attrs_[a]), sizeof(T));
+        return v;
+    }
+    void note(blkferry_attr a) noexcept {
+        if (bad_ == 0)
+            bad_ = static_cast<int>(a);
+    }
+    const Attrs& attrs_;
+    int bad_ = 0;
+};
+
+Result<DiskInfo> parse_disk(const Attrs& attrs) {
+    AttrReader r(attrs);
+    DiskInfo d;
+    d.disk = r.u32(BLKFERRY_A_DISK);
+    d.dev = r.u64(BLKFERRY_A_DEV);
+    d.name = r.string(BLKFERRY_A_NAME);
+    d.data_bytes = r.u64(BLKFERRY_A_DATA_BYTES);
+    d.descs = r.u32(BLKFERRY_A_DESCS);
+    d.inline_max = r.u32(BLKFERRY_A_INLINE_MAX);
+    d.state = r.state(BLKFERRY_A_STATE);
+    d.flags = r.u32(BLKFERRY_A_FLAGS);
+    d.sectors = r.u64(BLKFERRY_A_SECTORS);
+    d.block_shift = r.u32(BLKFERRY_A_BLOCK_SHIFT);
+    d.attach_id = r.id(BLKFERRY_A_ATTACH_ID);
+    d.gap_seq = r.u64(BLKFERRY_A_GAP_SEQ);
+    d.close_seq = r.u64(BLKFERRY_A_CLOSE_SEQ);
+    d.epoch_seq = r.u64(BLKFERRY_A_EPOCH_SEQ);
+    d.active_blocks = r.u64(BLKFERRY_A_ACTIVE_BLOCKS);
+    d.snap_blocks = r.u64(BLKFERRY_A_SNAP_BLOCKS);
+    d.memory = r.u64(BLKFERRY_A_MEMORY);
+    d.counters = r.u64s(BLKFERRY_A_COUNTERS);
+    BLKFERRY_TRY(r.done("disk"));
+    return d;
+}
+
+/// The errno and the extended acknowledgement of an NLMSG_ERROR (0 and nothing: success) or NLMSG_DONE message.
+struct Outcome {
+    int err = 0;
+    std::string text;
+};
+
+Outcome read_outcome(nlmsghdr* h) {
+    Outcome out;
+    const auto len = static_cast<std::size_t>(nlmsg_datalen(h));
+    if (len < sizeof(int)) {
+        out.err = h->nlmsg_type == NLMSG_ERROR ? EPROTO : 0;
+        return out;
+    }
+    int code = 0;
+    std::memcpy(&code, nlmsg_data(h), sizeof(code));
+    out.err = code < 0 ? -code : 0;
+    std::size_t skip = sizeof(int);
+    if (h->nlmsg_type == NLMSG_ERROR) {
+        nlmsgerr e{};
+        if (len < sizeof(e))
+            return out;
+        std::memcpy(&e, nlmsg_data(h), sizeof(e));
+        skip = sizeof(e);
+        if ((h->nlmsg_flags & NLM_F_CAPPED) == 0 && e.msg.nlmsg_len >= sizeof(nlmsghdr))
+            skip += (e.msg.nlmsg_len - sizeof(nlmsghdr) + 3) & ~std::size_t{3};
+    }
+    if ((h->nlmsg_flags & NLM_F_ACK_TLVS) == 0 || skip >= len)
+        return out;
+    auto* head = static_cast<nlattr*>(static_cast<void*>(static_cast<char*>(nlmsg_data(h)) + skip));
+    const nlattr* msg = nla_find(head, static_cast<int>(len - skip), NLMSGERR_ATTR_MSG);
+    if (msg != nullptr && nla_len(msg) > 0)
+        out.text.assign(static_cast<const char*>(nla_data(msg)),
+                        ::strnlen(static_cast<const char*>(nla_data(msg)), static_cast<std::size_t>(nla_len(msg))));
+    return out;
+}
+
+Result<NlSock> open_socket() {
+    NlSock s(nl_socket_alloc());
+    if (!s)
+        return fail_errno(ENOMEM, "cannot make a netlink socket");
+    if (const int r = genl_connect(s.get()); r < 0)
+        return fail_nl(r, "cannot connect to generic netlink");
+    return s;
+}
+
+/// One received datagram; null data and ok: not from the kernel, look again.
+struct Datagram {
+    std::unique_ptr<unsigned char, CFree> data;
+    int bytes = 0;
+    int nl_error = 0;
+};
+
+Datagram receive(nl_sock* s) {
+    Datagram d;
+    sockaddr_nl from{};
+    unsigned char* raw = nullptr;
+    const int n = nl_recv(s, &from, &raw, nullptr);
+    d.data.reset(raw);
+    if (n < 0)
+        d.nl_error = n;
+    else if (from.nl_pid == 0)
+        d.bytes = n;
+    return d;
+}
+
+nlmsghdr* first_message(const Datagram& d) noexcept {
+    return static_cast<nlmsghdr*>(static_cast<void*>(d.data.get()));
+}
+
+bool parse_attrs(nlmsghdr* h, Attrs& attrs) {
+    return nlmsg_datalen(h) >= static_cast<int>(sizeof(genlmsghdr)) &&
+           nlmsg_parse(h, sizeof(genlmsghdr), attrs.data(), BLKFERRY_A_MAX, nullptr) == 0;
+}
+
+}  // namespace
+
+struct NetlinkTracker::Impl {
+    NlSock control;
+    NlSock events;
+    int family = 0;
+    std::uint32_t sequence = 0;
+
+    static Result<void> put(const NlMsg& m, blkferry_attr attr, const void* data, std::size_t bytes) {
+        if (const int r = nla_put(m.get(), static_cast<int>(attr), static_cast<int>(bytes), data); r < 0)
+            return fail_nl(r, "cannot build a netlink message");
+        return {};
+    }
+    template <class T>
+    static Result<void> put(const NlMsg& m, blkferry_attr attr, T value) {
+        return put(m, attr, &value, sizeof(value));
+    }
+
+    Result<NlMsg> message(blkferry_cmd cmd, int flags) {
+        NlMsg m(nlmsg_alloc_size(32U << 10));
+        if (!m || genlmsg_put(m.get(), NL_AUTO_PORT, ++sequence, family, 0, flags | NLM_F_REQUEST,
+                              static_cast<std::uint8_t>(cmd), BLKFERRY_GENL_VERSION) == nullptr)
+            return fail_errno(ENOMEM, "cannot build a netlink message");
+        return m;
+    }
+    Result<NlMsg> disk_message(blkferry_cmd cmd, std::uint32_t disk) {
+        BLKFERRY_TRY_ASSIGN(NlMsg m, message(cmd, NLM_F_ACK));
+        BLKFERRY_TRY(put(m, BLKFERRY_A_DISK, disk));
+        return m;
+    }
+
+    /// Sends a request and gives every answer to `each` until the acknowledgement (or the end of the dump) came.
+    template <class Each>
+    Result<void> call(const NlMsg& m, std::string_view what, Each each) {
+        if (const int r = nl_send_auto(control.get(), m.get()); r < 0)
+            return fail_nl(r, what);
+        Result<void> parsed;
+        for (;;) {
+            Datagram d = receive(control.get());
+            if (d.nl_error == -NLE_AGAIN)
+                return fail(Errc::timeout, fmt::format("{}: the module did not answer in {} s", what, receive_seconds_max));
+            if (d.nl_error != 0)
+                return fail_nl(d.nl_error, what);
+            int left = d.bytes;
+            for (nlmsghdr* h = first_message(d); nlmsg_ok(h, left) != 0; h = nlmsg_next(h, &left)) {
+                if (h->nlmsg_seq != sequence)
+                    continue;  // the answer to a request that timed out
+                if (h->nlmsg_type == NLMSG_ERROR || h->nlmsg_type == NLMSG_DONE) {
+                    const Outcome o = read_outcome(h);
+                    if (o.err != 0)
+                        return fail_errno(o.err, o.text.empty() ? std::string(what) : fmt::format("{}: {}", what, o.text));
+                    return parsed;
+                }
+                Attrs attrs{};
+                if (h->nlmsg_type != family || !parse_attrs(h, attrs))
+                    parsed = fail(Errc::corrupt, fmt::format("{}: the module's answer is malformed", what));
+                else if (parsed)
+                    parsed = each(attrs);
+            }
+        }
+    }
+    Result<void> call(const NlMsg& m, std::string_view what) {
+        return call(m, what, [](const Attrs&) { return Result<void>(); });
+    }
+    Result<std::uint64_t> call_u64(const NlMsg& m, std::string_view what, blkferry_attr attr) {
+        std::uint64_t value = 0;
+        bool got = false;
+        BLKFERRY_TRY(call(m, what, [&](const Attrs& attrs) {
+            AttrReader r(attrs);
+            value = r.u64(attr);
+            got = true;
+            return r.done(what);
+        }));
+        if (!got)
+            return fail(Errc::corrupt, fmt::format("{}: the module gave no number", what));
+        return value;
+    }
+    Result<DiskInfo> call_disk(const NlMsg& m, std::string_view what) {
+        Result<DiskInfo> disk = fail(Errc::corrupt, fmt::format("{}: the module described no disk", what));
+        BLKFERRY_TRY(call(m, what, [&](const Attrs& attrs) {
+            disk = parse_disk(attrs);
+            return Result<void>();
+        }));
+        return disk;
+    }
+    Result<void> ranges(blkferry_cmd cmd, std::string_view what, std::uint32_t disk, std::span<const Extent> part,
+                        std::optional<std::uint64_t> epoch) {
+        std::vector<blkferry_range> raw;
+        raw.reserve(part.size());
+        for (const Extent& e : part)
+            raw.push_back({e.sector, e.count});
+        BLKFERRY_TRY_ASSIGN(NlMsg m, disk_message(cmd, disk));
+        if (!raw.empty())
+            BLKFERRY_TRY(put(m, BLKFERRY_A_RANGES, raw.data(), raw.size() * sizeof(blkferry_range)));
+        if (epoch)
+            BLKFERRY_TRY(put(m, BLKFERRY_A_SEQ, *epoch));
+        return call(m, what);
+    }
+};
+
+NetlinkTracker::NetlinkTracker(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+NetlinkTracker::~NetlinkTracker() = default;
+
+Result<std::unique_ptr<NetlinkTracker>> NetlinkTracker::open() {
+    auto impl = std::make_unique<Impl>();
+    BLKFERRY_TRY_ASSIGN(impl->control, open_socket());
+    impl->family = genl_ctrl_resolve(impl->control.get(), BLKFERRY_GENL_NAME);
+    if (impl->family < 0)
+        return fail_errno(ENOENT, "the kernel has no netlink family 'blkferry'; load the module (modprobe blkferry)");
+    const int fd = nl_socket_get_fd(impl->control.get());
+    const int on = 1;
+    const timeval limit{receive_seconds_max, 0};
+    if (::setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof(on)) != 0 ||
+        ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) != 0)
+        return fail_errno(errno, "cannot set up the netlink socket");
+    std::unique_ptr<NetlinkTracker> tracker(new NetlinkTracker(std::move(impl)));
+    BLKFERRY_TRY_ASSIGN(const TrackerInfo info, tracker->info());
+    if (info.abi != BLKFERRY_ABI_VERSION)
+        return fail(Errc::unsupported, fmt::format("the module speaks ABI {}, this program {}: install one release of both",
+                                                   info.abi, BLKFERRY_ABI_VERSION));
+    return tracker;
+}
+
+Result<TrackerInfo> NetlinkTracker::info() {
+    BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->message(BLKFERRY_CMD_INFO, NLM_F_ACK));
+    TrackerInfo info;
+    bool got = false;
+    BLKFERRY_TRY(impl_->call(m, "ask the module", [&](const Attrs& attrs) {
+        AttrReader r(attrs);
+        info.abi = r.u32(BLKFERRY_A_ABI);
+        info.version = r.string(BLKFERRY_A_VERSION);
+        info.load_id = r.id(BLKFERRY_A_LOAD_ID);
+        info.seq = r.u64(BLKFERRY_A_SEQ);
+        info.void_seq = r.u64(BLKFERRY_A_VOID_SEQ);
+        info.inflight = r.u32(BLKFERRY_A_INFLIGHT);
+        got = true;
+        return r.done("ask the module");
+    }));
+    if (!got)
+        return fail(Errc::corrupt, "the module said nothing about itself");
+    return info;
+}
+
+Result<std::vector<DiskInfo>> NetlinkTracker::list() {
+    BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->message(BLKFERRY_CMD_DISK_GET, NLM_F_DUMP));
+    std::vector<DiskInfo> out;
+    BLKFERRY_TRY(impl_->call(m, "list disks", [&](const Attrs& attrs) -> Result<void> {
+        BLKFERRY_TRY_ASSIGN(DiskInfo d, parse_disk(attrs));
+        if (out.size() >= BLKFERRY_DISKS_MAX)
+            return fail(Errc::corrupt, "the module lists too many disks");
+        out.push_back(std::move(d));
+        return {};
+    }));
+    return out;
+}
+
+Result<DiskInfo> NetlinkTracker::disk_get(std::uint32_t disk) {
+    BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->disk_message(BLKFERRY_CMD_DISK_GET, disk));
+    return impl_->call_disk(m, fmt::format("look at disk {}", disk));
+}
+
+Result<std::uint64_t> NetlinkTracker::find_device(const std::string& path) {
+    struct stat st{};
+    if (::stat(path.c_str(), &st) != 0)
+        return fail_errno(errno, fmt::format("cannot find device {}", path));
+    if (!S_ISBLK(st.st_mode))
+        return fail(Errc::invalid, fmt::format("{} is not a block device", path));
+    return device_number(major(st.st_rdev), minor(st.st_rdev));
+}
+
+Result<DiskInfo> NetlinkTracker::attach(const AttachRequest& request) {
+    BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->message(BLKFERRY_CMD_ATTACH, NLM_F_ACK));
+    BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_DEV, request.dev));
+    if (request.data_bytes)
+        BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_DATA_BYTES, *request.data_bytes));
+    if (request.descs)
+        BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_DESCS, *request.descs));
+    if (request.inline_max)
+        BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_INLINE_MAX, *request.inline_max));
+    return impl_->call_disk(m, fmt::format("attach device {}:{}", request.dev >> 32, request.dev & 0xffffffffU));
+}
+
+Result<std::uint64_t> NetlinkTracker::detach(std::uint32_t disk) {
+    BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->disk_message(BLKFERRY_CMD_DETACH, disk));
+    return impl_->call_u64(m, fmt::format("detach disk {}", disk), BLKFERRY_A_VOID_SEQ);
+}
+
+Result<RingMemory> NetlinkTracker::open_ring(std::uint32_t disk) {
+    const std::string path = fmt::format("/dev/blkferry/{}", disk);
+    BLKFERRY_TRY_ASSIGN(const DiskInfo info, disk_get(disk));
+    RingMemory ring;
+    BLKFERRY_TRY_ASSIGN(ring.poll, open_file(path, O_RDWR));
+    const int fd = ring.poll.get();
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    BLKFERRY_TRY_ASSIGN(ring.ctl, Mapping::map(fd, page, PROT_READ, BLKFERRY_MMAP_OFFSET(BLKFERRY_REGION_CTL), path));
+    BLKFERRY_TRY_ASSIGN(ring.cons, Mapping::map(fd, page, PROT_READ | PROT_WRITE,
+                                                BLKFERRY_MMAP_OFFSET(BLKFERRY_REGION_CONS), path));
+    const auto* ctl = static_cast<const blkferry_ctl*>(static_cast<const void*>(ring.ctl.data()));
+    const std::uint64_t map_bytes = ctl->map_bytes;
+    if (info.descs == 0 || info.descs > BLKFERRY_DESCS_MAX || info.data_bytes == 0 ||
+        info.data_bytes > BLKFERRY_DATA_BYTES_MAX || map_bytes == 0 || map_bytes > (1ULL << 40))
+        return fail(Errc::corrupt, fmt::format("{}: {} descriptors, {} bytes of data, {} of map", path, info.descs,
+                                               info.data_bytes, map_bytes));
+    BLKFERRY_TRY_ASSIGN(ring.desc, Mapping::map(fd, info.descs * sizeof(blkferry_desc), PROT_READ,
+                                                BLKFERRY_MMAP_OFFSET(BLKFERRY_REGION_DESC), path));
+    BLKFERRY_TRY_ASSIGN(ring.data, Mapping::map(fd, info.data_bytes, PROT_READ,
+                                                BLKFERRY_MMAP_OFFSET(BLKFERRY_REGION_DATA), path));
+    BLKFERRY_TRY_ASSIGN(ring.snap, Mapping::map(fd, map_bytes, PROT_READ, BLKFERRY_MMAP_OFFSET(BLKFERRY_REGION_SNAP), path));
+    return ring;
+}
+
+Result<std::uint64_t> NetlinkTracker::resync_begin(std::uint32_t disk) {
+    BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->disk_message(BLKFERRY_CMD_RESYNC_BEGIN, disk));
+    return impl_->call_u64(m, fmt::format("begin the resync of disk {}", disk), BLKFERRY_A_SEQ);
+}
+
+Result<void> NetlinkTracker::resync_clear(std::uint32_t disk, std::span<const Extent> ranges,
+                                          std::optional<std::uint64_t> epoch) {
+    const std::string what = fmt::format("clear ranges of disk {}", disk);
+    while (!ranges.empty()) {
+        const auto part = ranges.first(std::min<std::size_t>(ranges.size(), BLKFERRY_RANGES_MAX));
+        BLKFERRY_TRY(impl_->ranges(BLKFERRY_CMD_RESYNC_CLEAR, what, disk, part, epoch));
+        ranges = ranges.subspan(part.size());
+    }
+    return {};
+}
+
+Result<std::uint64_t> NetlinkTracker::resync_end(std::uint32_t disk) {
+    BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->disk_message(BLKFERRY_CMD_RESYNC_END, disk));
+    return impl_->call_u64(m, fmt::format("end the resync of disk {}", disk), BLKFERRY_A_SEQ);
+}
+
+Result<void> NetlinkTracker::mark_dirty(std::uint32_t disk, std::span<const Extent> ranges) {
+    const std::string what = fmt::format("mark ranges dirty of disk {}", disk);
+    do {
+        const auto part = ranges.first(std::min<std::size_t>(ranges.size(), BLKFERRY_RANGES_MAX));
+        BLKFERRY_TRY(impl_->ranges(BLKFERRY_CMD_MARK_DIRTY, what, disk, part, std::nullopt));
+        ranges = ranges.subspan(part.size());
+    } while (!ranges.empty());
+    return {};
+}
+
+Result<std::uint64_t> NetlinkTracker::cut(std::span<const std::uint64_t> freeze, std::uint32_t freeze_ms) {
+    if (freeze.size() > BLKFERRY_FREEZE_MAX)
+        return fail(Errc::invalid, fmt::format("cut: {} devices to freeze, {} allowed", freeze.size(), BLKFERRY_FREEZE_MAX));
+    BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->message(BLKFERRY_CMD_CUT, NLM_F_ACK));
+    if (!freeze.empty()) {
+        BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_FREEZE_DEVS, freeze.data(), freeze.size_bytes()));
+        BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_FREEZE_MS, freeze_ms));
+    }
+    return impl_->call_u64(m, "cut", BLKFERRY_A_SEQ);
+}
+
+Result<void> NetlinkTracker::seq_floor(std::uint64_t seq) {
+    BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->message(BLKFERRY_CMD_SEQ_FLOOR, NLM_F_ACK));
+    BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_SEQ, seq));
+    return impl_->call(m, "raise the sequence number");
+}
+
+int NetlinkTracker::events_fd() const noexcept {
+    return impl_->events ? nl_socket_get_fd(impl_->events.get()) : -1;
+}
+
+Result<void> NetlinkTracker::subscribe() {
+    if (impl_->events)
+        return {};
+    BLKFERRY_TRY_ASSIGN(NlSock s, open_socket());
+    const int group = genl_ctrl_resolve_grp(s.get(), BLKFERRY_GENL_NAME, BLKFERRY_GENL_MCGRP);
+    if (group < 0)
+        return fail_nl(group, "the module has no multicast group for events");
+    if (const int r = nl_socket_add_membership(s.get(), group); r < 0)
+        return fail_nl(r, "cannot subscribe to the module's events");
+    if (const int r = nl_socket_set_nonblocking(s.get()); r < 0)
+        return fail_nl(r, "cannot make the event socket non-blocking");
+    impl_->events = std::move(s);
+    return {};
+}
+
+Result<std::vector<TrackerEvent>> NetlinkTracker::read_events() {
+    std::vector<TrackerEvent> out;
+    while (impl_->events) {
+        Datagram d = receive(impl_->events.get());
+        if (d.nl_error == -NLE_AGAIN)
+            break;
+        if (d.nl_error == -NLE_NOMEM) {  // the socket's buffer overflowed
+            out.push_back({.lost = true});
+            continue;
+        }
+        if (d.nl_error != 0)
+            return fail_nl(d.nl_error, "cannot read the module's events");
+        int left = d.bytes;
+        for (nlmsghdr* h = first_message(d); nlmsg_ok(h, left) != 0; h = nlmsg_next(h, &left)) {
+            Attrs attrs{};
+            if (h->nlmsg_type != impl_->family || !parse_attrs(h, attrs))
+                continue;
+            AttrReader r(attrs);
+            TrackerEvent e;
+            e.disk = r.u32(BLKFERRY_A_DISK);
+            e.kind = r.u32(BLKFERRY_A_EVENT);
+            e.state = r.state(BLKFERRY_A_STATE);
+            e.flags = r.u32(BLKFERRY_A_FLAGS);
+            e.seq = r.u64(BLKFERRY_A_SEQ);
+            BLKFERRY_TRY(r.done("event"));
+            out.push_back(e);
+        }
+    }
+    return out;
+}
+
+}  // namespace blkferry::capture
