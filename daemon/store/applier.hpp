@@ -6,12 +6,15 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.hpp"
 #include "codec/compress.hpp"
 #include "proto/control.hpp"
+#include "proto/frame.hpp"
 #include "proto/hashing.hpp"
 #include "store/checkpoint.hpp"
 #include "store/chunk_store.hpp"
@@ -62,6 +65,11 @@ public:
     [[nodiscard]] Result<ApplyReport> apply_some(Position limit, std::uint64_t budget_bytes);
     /// Syncs staging and maps, then stores where redo begins. Nothing to do is no error.
     [[nodiscard]] Result<void> checkpoint();
+    /// Takes the names of published points out of the stored checkpoint, so that redo does not publish them again: before a
+    /// point is removed.
+    [[nodiscard]] Result<void> forget_pending();
+    /// Points published since the last call.
+    [[nodiscard]] std::vector<Manifest> take_published() { return std::exchange(published_, {}); }
     /// Removes chunk files that no point sees (a bounded number); returns how many. Checkpoints first.
     [[nodiscard]] Result<std::size_t> collect();
     /// Which blocks differ from staging as applied so far.
@@ -76,29 +84,40 @@ public:
 
 private:
     struct DiskStore {
+        Position epoch = 0;                   ///< that the maps belong to
         std::unique_ptr<ChunkStore> chunks;
         std::unique_ptr<SectorMap> newer;     ///< sectors captured since the open epoch began
         std::unique_ptr<SectorMap> received;  ///< sectors that its resync data covered
     };
-    struct Run;
+    /// Neighbouring entries of one kind, applied as one.
+    struct Run {
+        std::uint16_t slot = 0;
+        proto::ExtentKind kind = proto::ExtentKind::data;
+        Extent extent;
+        std::span<const std::byte> data;
+    };
 
     Applier(FileSystem& files, const Clock& clock, const SnapshotEngine& engine, PointStore& points,
             std::filesystem::path dir, const Uuid& store, std::string source, Options options, Checkpoint checkpoint);
     [[nodiscard]] Result<void> restore();
     [[nodiscard]] Result<DiskStore*> disk_store(std::uint16_t slot);
-    [[nodiscard]] Result<Position> find_batch_end(Position begin, Position limit, bool& is_void);
+    [[nodiscard]] Result<Position> find_batch_end(EntryView head, Position limit, bool& is_void);
     [[nodiscard]] Result<void> apply_batch(Position end, ApplyReport& report);
     [[nodiscard]] Result<void> apply_frame(const EntryView& entry, ApplyReport& report);
     [[nodiscard]] Result<void> apply_extents(std::span<const std::byte> body);
     [[nodiscard]] Result<void> apply_run(const Run& run);
-    [[nodiscard]] Result<void> apply_session(const EntryView& entry);
+    [[nodiscard]] Result<void> end_batch(std::span<const std::byte> body, ApplyReport& report);
+    [[nodiscard]] Result<void> apply_session(std::span<const std::byte> body);
+    [[nodiscard]] Result<void> apply_step(Position limit, ApplyReport& report);
+    [[nodiscard]] Result<void> store_checkpoint();
     [[nodiscard]] Result<void> begin_epoch(std::span<const std::byte> body, Position position);
     [[nodiscard]] Result<void> end_epoch(std::span<const std::byte> body, Position position, ApplyReport& report);
-    [[nodiscard]] Result<void> make_point(bool from_server, std::uint64_t request, proto::PointKind kind,
-                                          std::string name, std::uint64_t time_ns, ApplyReport& report);
+    void make_point(bool from_server, std::uint64_t request, proto::PointKind kind, std::string name,
+                    ApplyReport& report);
+    [[nodiscard]] std::string why_no_point(const std::string& name) const;
     [[nodiscard]] std::filesystem::path map_path(std::uint16_t slot, Position epoch, const char* kind) const;
-    [[nodiscard]] Result<void> open_maps(std::uint16_t slot, Position epoch, bool fresh);
-    void drop_maps(std::uint16_t slot, Position epoch);
+    void drop_maps(std::uint16_t slot);
+    [[nodiscard]] Result<void> restore_maps();
     [[nodiscard]] Result<void> publish_pending();
 
     FileSystem& files_;
@@ -112,13 +131,15 @@ private:
     Checkpoint state_;
     Checkpoint stored_;
     JournalReader reader_;
+    JournalReader scout_;                                ///< looks for the end of a batch
     Decompressor decompressor_;
     std::vector<std::byte> scratch_;
     std::map<std::uint16_t, DiskStore> disks_;
     std::vector<std::filesystem::path> old_maps_;        ///< to remove after the next checkpoint
+    bool maps_changed_ = false;                          ///< names in maps/ are not durable
     std::vector<proto::PointRequest> requests_;          ///< of the batch being applied
-    std::uint64_t batch_time_ns_ = 0;
-    std::uint64_t batch_mark_ = 0;
+    std::vector<Manifest> published_;
+    proto::BatchBegin batch_;                            ///< being applied
     std::uint64_t stored_at_ns_ = 0;
     bool failed_ = false;
 };

@@ -66,6 +66,8 @@ public:
     /// A source's checkpoint with its disks and epochs, in one transaction.
     [[nodiscard]] Result<void> put_checkpoint(std::string_view source, const Checkpoint& checkpoint, std::uint64_t now_ns);
     [[nodiscard]] Result<void> put_point(const Manifest& manifest);
+    /// Replaces all points of a source.
+    [[nodiscard]] Result<void> put_points(std::string_view source, const std::vector<Manifest>& manifests);
     [[nodiscard]] Result<void> remove_point(std::string_view source, std::string_view name);
     [[nodiscard]] Result<void> remove_source(std::string_view source);
 
@@ -77,6 +79,7 @@ public:
 private:
     explicit Catalogue(sqlite3* db) noexcept : db_(db) {}
     [[nodiscard]] Result<void> execute(const char* sql);
+    [[nodiscard]] Result<void> insert_point(const Manifest& manifest);
     template <class F>
     [[nodiscard]] Result<void> transaction(F&& body);
 
@@ -84,7 +87,8 @@ private:
     sqlite3* db_;
 };
 
-/// Makes `<store>/catalogue.sqlite` anew from the sources' folders. The server must not run. Returns the sources found.
+/// Makes `<store>/catalogue.sqlite` anew from the sources' folders and returns how many it found. Errc::busy while a server
+/// runs on the store. A source whose checkpoint is missing or damaged is left out: opening it says what is wrong.
 [[nodiscard]] Result<std::size_t> rebuild_catalogue(const std::filesystem::path& store_dir);
 
 }  // namespace blkferry::store

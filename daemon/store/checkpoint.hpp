@@ -13,7 +13,7 @@
 
 namespace blkferry::store {
 
-inline constexpr std::size_t checkpoint_bytes_max = 1U << 20;
+inline constexpr std::size_t checkpoint_bytes_max = 16U << 20;
 
 /// Where redo begins after a restart, and all that applying needs besides chunks and maps. `checkpoint.json`, replaced
 /// atomically: one line of JSON, one line with its CRC-32C.

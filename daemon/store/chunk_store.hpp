@@ -102,6 +102,7 @@ private:
     [[nodiscard]] std::optional<Generation> visible(std::uint32_t chunk, Generation at) const noexcept;
     [[nodiscard]] Result<std::shared_ptr<File>> open_version(const Key& key);
     [[nodiscard]] Result<std::shared_ptr<File>> writable(std::uint32_t chunk, bool whole);
+    [[nodiscard]] Result<void> zero_part(std::uint64_t number, std::uint64_t inside, std::uint64_t bytes);
     void remember(const Key& key, std::shared_ptr<File> file);
     void forget(const Key& key);
     [[nodiscard]] Result<void> sync_files();

@@ -37,6 +37,7 @@ struct EpochOutcome {
 struct Disk {
     proto::DiskInfo info;
     bool present = true;    ///< in the table of the newest session
+    bool known = false;     ///< an epoch began once: the replica holds something
     bool synced = false;    ///< an initial sync or rescan ended well since tracking began (apply side)
     bool covering = false;  ///< an initial sync or rescan began since tracking began: the next good end makes it synced
     std::optional<Epoch> epoch;
@@ -85,7 +86,7 @@ public:
     /// No epoch is open and every present disk is synced (there is at least one).
     [[nodiscard]] bool settled() const noexcept;
     void begin_epoch(Disk& disk, const proto::EpochBegin& begin, Position position);
-    /// Ends the open epoch; `known` says whether the sets were compared.
+    /// Ends the open epoch. An outcome that is known decides whether the disk is synced.
     void end_epoch(Disk& disk, EpochOutcome outcome);
 
     std::uint64_t session = 0;

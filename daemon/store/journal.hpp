@@ -10,35 +10,19 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "store/file.hpp"
 #include "store/journal_format.hpp"
+#include "store/segment.hpp"
 
 namespace blkferry::store {
 
-/// An entry as a reader or the scan sees it; the views end with the next call.
-struct EntryView {
-    EntryHeader header;
-    std::span<const std::byte> body;
-    [[nodiscard]] Position position() const noexcept { return header.position; }
-    [[nodiscard]] Position end() const noexcept { return header.position + header.whole_bytes(); }
-};
-
-/// A segment that holds entries [first, end); the last one has no end yet.
-struct Segment {
-    SegmentHeader header;
-    std::filesystem::path path;
-    std::uint64_t file_bytes = 0;
-};
-
 /// What journal_scan() found.
 struct JournalScan {
-    std::vector<Segment> segments;                ///< live ones, ascending; empty: a new journal
-    std::vector<std::filesystem::path> dead;      ///< files without live entries: torn creations, cut tails
-    std::vector<std::filesystem::path> spares;    ///< recycled files waiting for use
-    std::uint64_t next_number = 1;
-    Position end = 0;                             ///< behind the last good entry
+    SegmentList segments;                         ///< none live: a new journal
+    Position end = 0;                                        ///< behind the last good entry
     bool torn = false;                            ///< an incomplete tail follows `end` (written, never durable)
 };
 
@@ -101,31 +85,27 @@ private:
     [[nodiscard]] Result<void> check() const;
     [[nodiscard]] Result<void> start_segment(Position first);
     [[nodiscard]] Result<void> write_out(std::span<const std::byte> header, std::span<const std::byte> body);
-    [[nodiscard]] Result<void> prewrite(std::uint64_t from, std::uint64_t bytes);
-    [[nodiscard]] Result<void> take_spare(const std::filesystem::path& path, std::uint64_t& file_bytes);
-    template <class T>
-    [[nodiscard]] Result<T> stick(Result<T> result);
+    [[nodiscard]] Result<std::filesystem::path> spare();
+    [[nodiscard]] std::uint64_t tail_offset() const noexcept { return segment_.offset_of(end_); }
+    [[nodiscard]] std::unexpected<Error> stick(Error error);
 
     FileSystem& files_;
     const std::filesystem::path dir_;
     const Uuid store_;
     const JournalOptions options_;
     std::shared_ptr<File> file_;
-    SegmentHeader segment_;
-    std::uint64_t written_ = 0;         ///< file offset behind the last byte written out
-    std::uint64_t file_bytes_ = 0;      ///< size of the current file
+    Segment segment_;                   ///< the current one
     std::uint64_t writeback_ = 0;       ///< file offset up to which writing out was started
     std::vector<std::byte> buffer_;     ///< entries [end_ - buffer_.size(), end_) not yet written
     Position end_ = 0;
     std::atomic<Position> committed_{0};
     bool failed_ = false;
-    Error failure_;
+    std::string failure_;
     std::uint64_t next_number_ = 1;
 
     mutable std::mutex lock_;           ///< segments_, spares_
     std::vector<Segment> segments_;
     std::vector<std::filesystem::path> spares_;
-    std::uint64_t spare_counter_ = 0;
 };
 
 }  // namespace blkferry::store

@@ -4,12 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <memory>
-#include <vector>
 
 #include "store/file.hpp"
-#include "store/journal.hpp"
 #include "store/journal_format.hpp"
+#include "store/segment.hpp"
 
 namespace blkferry::store {
 
@@ -30,19 +28,16 @@ public:
     [[nodiscard]] Result<EntryView> next_head(Position limit, std::size_t body_bytes);
 
 private:
-    [[nodiscard]] Result<void> locate(Position at);
-    [[nodiscard]] Result<std::span<const std::byte>> load(std::uint64_t offset, std::size_t bytes, std::size_t ahead);
-    [[nodiscard]] Result<EntryHeader> header_at(Position limit, std::uint64_t& offset, std::size_t ahead);
+    [[nodiscard]] Result<void> locate(Position limit);
+    template <class Read>
+    [[nodiscard]] Result<EntryView> step(Position limit, Read&& read);
 
     FileSystem& files_;
     const std::filesystem::path dir_;
     const Uuid store_;
     Position at_;
-    std::unique_ptr<File> file_;
-    Segment segment_;
-    Position segment_end_ = 0;          ///< first position of the following segment, max if it is the last known
-    std::vector<std::byte> buffer_;
-    std::uint64_t buffer_offset_ = 0;   ///< file offset of buffer_[0]
+    SegmentReader reader_;
+    Position segment_end_ = 0;  ///< first position of the following segment; unknown (the largest) for the newest
 };
 
 }  // namespace blkferry::store

@@ -28,7 +28,8 @@ struct RemovedPoint {
 /// The recovery points of one source: `points/<name>.json` and `points/removed.log`. Thread-safe.
 class PointStore {
 public:
-    /// Reads every manifest and finishes a removal that a crash cut short. `signer` may be null (then nothing is signed or
+    /// Reads every manifest and finishes a removal that a crash cut short. A manifest that is damaged or not signed by the
+    /// key is set aside: see damaged(). `signer` may be null (then nothing is signed or
     /// verified) and must outlive it.
     [[nodiscard]] static Result<std::unique_ptr<PointStore>> open(FileSystem& files, std::filesystem::path dir,
                                                                   const Signer* signer);
@@ -51,6 +52,13 @@ public:
     /// The newest point at or below a mark: where a journal replay to the mark begins.
     [[nodiscard]] Result<Manifest> nearest(std::uint64_t mark) const;
 
+    /// Manifests that cannot be used, with the reason. While there is one nothing is collected.
+    struct Damaged {
+        std::filesystem::path path;
+        Error error;
+    };
+    [[nodiscard]] std::vector<Damaged> damaged() const;
+
     /// Checks the chain from the first to `head_serial` (0: the newest there is): every serial is a manifest or a removal,
     /// and each names the hash of the one before.
     [[nodiscard]] Result<void> verify_chain(std::uint64_t head_serial, std::string_view head_hash) const;
@@ -58,6 +66,8 @@ public:
 private:
     PointStore(FileSystem& files, std::filesystem::path dir, const Signer* signer);
     [[nodiscard]] Result<void> load();
+    [[nodiscard]] Result<void> load_removed();
+    [[nodiscard]] Result<Manifest> load_one(const std::string& file) const;
     [[nodiscard]] std::filesystem::path path_of(std::string_view name) const;
 
     FileSystem& files_;
@@ -65,6 +75,7 @@ private:
     const Signer* signer_;
     mutable std::mutex lock_;
     std::map<std::string, Manifest, std::less<>> points_;
+    std::vector<Damaged> damaged_;
     std::vector<RemovedPoint> removed_;
     std::uint64_t log_bytes_ = 0;
 };

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,8 +26,9 @@ public:
         std::uint64_t points = 0; ///< with batch_end: POINT_REQUESTs in it
     };
 
-    /// `batch` and `mark` of the last complete batch.
-    Receiver(DiskTable& table, std::uint64_t batch, std::uint64_t mark) : table_(table), batch_(batch), mark_(mark) {}
+    /// Goes on behind a complete batch.
+    Receiver(DiskTable& table, std::uint64_t batch, std::uint64_t mark, std::uint64_t time_ns)
+        : table_(table), batch_(batch), mark_(mark), time_ns_(time_ns) {}
 
     /// One frame with its body verified and decompressed. `position` is where the journal will hold it.
     [[nodiscard]] Result<Step> take(const proto::FrameHeader& header, std::span<const std::byte> body, Position position);
@@ -47,17 +49,20 @@ private:
     };
     [[nodiscard]] Result<void> begin(std::span<const std::byte> body);
     [[nodiscard]] Result<void> extents(std::span<const std::byte> body);
-    [[nodiscard]] Result<void> epoch_begin(std::span<const std::byte> body);
+    [[nodiscard]] Result<Disk*> disk(std::uint16_t slot, std::string_view what);
+    [[nodiscard]] Result<void> dispatch(const proto::FrameHeader& header, std::span<const std::byte> body,
+                                        Position position, Step& step);
+    [[nodiscard]] Result<void> epoch_begin(std::span<const std::byte> body, Position position);
     [[nodiscard]] Result<void> epoch_end(std::span<const std::byte> body, Position position);
     [[nodiscard]] Result<void> point_request(std::span<const std::byte> body);
-    [[nodiscard]] Result<Step> end(std::span<const std::byte> body);
-    [[nodiscard]] Result<void> compare_sets(const proto::BatchEnd& m);
+    [[nodiscard]] Result<void> end(std::span<const std::byte> body, Step& step);
+    [[nodiscard]] Result<void> compare_set(const proto::BatchEnd& m);
 
     DiskTable& table_;
-    DiskTable saved_;                 ///< the table as it was when the open batch began
+    std::optional<DiskTable> saved_;  ///< the table before the open batch's first epoch frame
     std::uint64_t batch_;
     std::uint64_t mark_;
-    std::uint64_t time_ns_ = 0;
+    std::uint64_t time_ns_;
     bool open_ = false;
     bool bad_ = false;
     proto::BatchBegin begin_;

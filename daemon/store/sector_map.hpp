@@ -46,12 +46,13 @@ public:
 
 private:
     struct Page {
-        std::vector<std::byte> bits;
+        std::vector<std::uint64_t> words;
         bool dirty = false;
         std::list<std::uint64_t>::iterator at;
     };
     SectorMap(std::unique_ptr<File> file, std::size_t pages_max);
-    [[nodiscard]] Result<Page*> page(std::uint64_t number);
+    /// `overwrite`: the caller sets the whole page, it need not be read.
+    [[nodiscard]] Result<Page*> page(std::uint64_t number, bool overwrite);
     [[nodiscard]] Result<void> flush();
     [[nodiscard]] Result<void> write_back(std::uint64_t number, Page& page);
 

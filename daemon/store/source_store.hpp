@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -125,9 +126,12 @@ private:
     [[nodiscard]] Result<void> recover();
     [[nodiscard]] Result<void> replay(const EntryView& entry);
     [[nodiscard]] Result<void> append_point(const PointEntry& entry);
+    [[nodiscard]] Result<void> append_wanted_points();
+    [[nodiscard]] Durable advance(Position committed);
+    void resolve(Disk& disk);
     void publish_state();
     [[nodiscard]] std::uint64_t used_bytes() const;
-    [[nodiscard]] Result<void> to_catalogue();
+    [[nodiscard]] Result<void> after_checkpoint();
 
     Context context_;
     const std::filesystem::path dir_;
@@ -140,9 +144,9 @@ private:
     std::unique_ptr<Journal> journal_;
     Decompressor decompressor_;
     std::vector<std::byte> scratch_;
-    std::vector<Mark> marks_;              ///< complete batches and entries, not committed yet
+    std::deque<Mark> marks_;               ///< complete batches and entries, not committed yet
     std::vector<PointEntry> wanted_points_;
-    Position recovered_end_ = 0;           ///< behind the last complete batch or entry
+    Position complete_end_ = 0;            ///< behind the last complete batch or entry
 
     // worker
     std::unique_ptr<PointStore> points_;

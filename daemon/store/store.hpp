@@ -23,7 +23,7 @@ struct StoreOptions {
 
 /// The server's store folder:
 ///
-///     store.json   lock   catalogue.sqlite   keys/manifest.pem   keys/manifest.pub.pem
+///     store.id   lock   catalogue.sqlite   keys/manifest.pem   keys/manifest.pub.pem
 ///     sources/<name>/checkpoint.json  journal/  disks/<slot>/  maps/  points/
 class Store {
 public:

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "store/segment.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "base/bytes.hpp"
+#include "base/hash.hpp"
+
+namespace blkferry::store {
+
+namespace {
+
+Result<Segment> read_segment(FileSystem& files, const std::filesystem::path& path, std::uint64_t number,
+                             const Uuid& store) {
+    Segment s;
+    s.path = path;
+    BLKFERRY_TRY_ASSIGN(const std::unique_ptr<File> file, files.open(path, OpenMode::read));
+    BLKFERRY_TRY_ASSIGN(s.file_bytes, file->size());
+    SegmentHeaderBytes raw{};
+    BLKFERRY_TRY_ASSIGN(const std::size_t n, file->read(raw, 0));
+    if (n != raw.size())
+        return fail(Errc::corrupt, fmt::format("journal segment {} is shorter than its header", path.string()));
+    auto header = decode_segment_header(raw);
+    if (!header)
+        return std::unexpected(std::move(header).error().with(fmt::format("journal segment {}", path.string())));
+    s.header = *header;
+    if (s.header.number != number || s.header.store != store)
+        return fail(Errc::corrupt, fmt::format("journal segment {} belongs elsewhere: it is number {} of store {}",
+                                               path.string(), s.header.number, s.header.store.str()));
+    return s;
+}
+
+}  // namespace
+
+Result<SegmentList> list_segments(FileSystem& files, const std::filesystem::path& dir, const Uuid& store) {
+    BLKFERRY_TRY_ASSIGN(const std::vector<std::string> names, files.list(dir));
+    SegmentList out;
+    std::vector<std::pair<std::uint64_t, std::filesystem::path>> found;
+    for (const std::string& name : names) {
+        if (const auto number = parse_segment_name(name))
+            found.emplace_back(*number, dir / name);
+        else if (name.ends_with(".spare"))
+            out.spares.push_back(dir / name);
+    }
+    std::ranges::sort(found);
+    for (const auto& [number, path] : found) {
+        auto segment = read_segment(files, path, number, store);
+        if (!segment && segment.error().code == Errc::not_found)
+            continue;  // recycled meanwhile
+        if (!segment)
+            return std::unexpected(std::move(segment).error());
+        while (!out.live.empty() && out.live.back().header.first >= segment->header.first) {
+            out.dead.push_back(out.live.back().path);
+            out.live.pop_back();
+        }
+        out.live.push_back(std::move(*segment));
+        out.next_number = number + 1;
+    }
+    return out;
+}
+
+Result<void> SegmentReader::open(FileSystem& files, const Segment& segment) {
+    file_.reset();
+    BLKFERRY_TRY_ASSIGN(file_, files.open(segment.path, OpenMode::read));
+    segment_ = segment;
+    valid_ = 0;
+    buffer_offset_ = 0;
+    return {};
+}
+
+std::unexpected<Error> SegmentReader::damaged(Position at, std::string_view why) const {
+    return fail(Errc::corrupt, fmt::format("journal segment {} is damaged at byte {} (position {}): {}",
+                                           segment_.path.string(), segment_.offset_of(at), at, why));
+}
+
+Result<std::span<const std::byte>> SegmentReader::load(std::uint64_t offset, std::size_t bytes, std::size_t ahead,
+                                                       std::uint64_t end) {
+    const std::uint64_t have_end = buffer_offset_ + valid_;
+    if (offset >= buffer_offset_ && offset + bytes <= have_end)
+        return std::span(buffer_).subspan(static_cast<std::size_t>(offset - buffer_offset_), bytes);
+    std::size_t kept = 0;
+    if (offset >= buffer_offset_ && offset < have_end) {
+        kept = static_cast<std::size_t>(have_end - offset);
+        std::memmove(buffer_.data(), buffer_.data() + (offset - buffer_offset_), kept);
+    }
+    valid_ = kept;
+    buffer_offset_ = offset;
+    std::size_t want = bytes;
+    if (offset + bytes < end)
+        want = static_cast<std::size_t>(std::min<std::uint64_t>(bytes + ahead, end - offset));
+    if (buffer_.size() < want)
+        buffer_.resize(want);
+    BLKFERRY_TRY_ASSIGN(const std::size_t n,
+                        file_->read(std::span(buffer_).subspan(kept, want - kept), offset + kept));
+    valid_ += n;
+    return std::span(buffer_).first(std::min(bytes, valid_));
+}
+
+Result<EntryHeader> SegmentReader::header(Position at, Position limit, std::size_t ahead) {
+    BLKFERRY_TRY_ASSIGN(const auto raw,
+                        load(segment_.offset_of(at), entry_header_bytes, ahead, segment_.offset_of(limit)));
+    if (raw.size() != entry_header_bytes)
+        return damaged(at, "the file ends");
+    auto header = decode_entry_header(raw.first<entry_header_bytes>());
+    if (!header)
+        return damaged(at, header.error().text);
+    if (header->position != at || header->salt != segment_.header.salt)
+        return damaged(at, "the entry there belongs elsewhere (old contents of a recycled file)");
+    return *header;
+}
+
+Result<EntryView> SegmentReader::entry(Position at, Position limit) {
+    EntryView view;
+    BLKFERRY_TRY_ASSIGN(view.header, header(at, limit, ahead_bytes));
+    const std::uint64_t offset = segment_.offset_of(at);
+    const std::size_t bytes = entry_header_bytes + view.header.length;
+    BLKFERRY_TRY_ASSIGN(const auto raw, load(offset, bytes, ahead_bytes, segment_.offset_of(limit)));
+    if (raw.size() != bytes)
+        return damaged(at, "the file ends inside the entry");
+    view.body = raw.subspan(entry_header_bytes);
+    if (crc32c(view.body) != view.header.body_crc)
+        return damaged(at, "entry body checksum is wrong");
+    return view;
+}
+
+Result<EntryView> SegmentReader::head(Position at, Position limit, std::size_t body_bytes) {
+    EntryView view;
+    BLKFERRY_TRY_ASSIGN(view.header, header(at, limit, body_bytes));
+    const std::size_t bytes = entry_header_bytes + std::min<std::size_t>(view.header.length, body_bytes);
+    BLKFERRY_TRY_ASSIGN(const auto raw, load(segment_.offset_of(at), bytes, 0, segment_.offset_of(limit)));
+    if (raw.size() != bytes)
+        return damaged(at, "the file ends inside the entry");
+    view.body = raw.subspan(entry_header_bytes);
+    return view;
+}
+
+Result<bool> SegmentReader::durable_evidence(Position at) {
+    constexpr std::size_t window = 1U << 20;
+    const std::uint64_t end = segment_.file_bytes;
+    std::vector<std::byte> raw(window + entry_header_bytes);
+    for (std::uint64_t offset = segment_.offset_of(at); offset < end; offset += window) {
+        BLKFERRY_TRY_ASSIGN(const std::size_t n, file_->read(raw, offset));
+        for (std::size_t i = 0; i < window && i + entry_header_bytes <= n; i += entry_align) {
+            const auto part = std::span<const std::byte>(raw).subspan(i).first<entry_header_bytes>();
+            if (load_le<std::uint32_t>(part.data()) == 0 || load_le<std::uint64_t>(part.data() + 32) != segment_.header.salt)
+                continue;
+            const auto header = decode_entry_header(part);
+            if (header && segment_.offset_of(header->position) == offset + i && header->committed > at)
+                return true;
+        }
+    }
+    return false;
+}
+
+}  // namespace blkferry::store

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "store/file.hpp"
+#include "store/journal_format.hpp"
+
+namespace blkferry::store {
+
+/// An entry as a reader or the scan sees it; the view ends with the next call on what gave it.
+struct EntryView {
+    EntryHeader header;
+    std::span<const std::byte> body;
+    [[nodiscard]] Position position() const noexcept { return header.position; }
+    [[nodiscard]] Position end() const noexcept { return header.position + header.whole_bytes(); }
+};
+
+/// A segment file that holds entries from header.first up to the first position of the next segment.
+struct Segment {
+    SegmentHeader header;
+    std::filesystem::path path;
+    std::uint64_t file_bytes = 0;
+
+    [[nodiscard]] std::uint64_t offset_of(Position at) const noexcept {
+        return segment_header_bytes + (at - header.first);
+    }
+};
+
+/// The files of a journal's folder.
+struct SegmentList {
+    std::vector<Segment> live;                  ///< ascending; each ends where the next begins
+    std::vector<std::filesystem::path> dead;    ///< void: a later segment begins at or before them
+    std::vector<std::filesystem::path> spares;  ///< "*.spare": recycled, or cut short while being made
+    std::uint64_t next_number = 1;
+};
+/// Reads and checks every segment header. A segment under its final name always has a good one (it is made under another
+/// name), so a bad one is Errc::corrupt.
+[[nodiscard]] Result<SegmentList> list_segments(FileSystem& files, const std::filesystem::path& dir, const Uuid& store);
+
+/// Reads entries of one segment file through one buffer (at most two entries). One thread.
+class SegmentReader {
+public:
+    [[nodiscard]] Result<void> open(FileSystem& files, const Segment& segment);
+    [[nodiscard]] bool is_open() const noexcept { return file_ != nullptr; }
+    [[nodiscard]] const Segment& segment() const noexcept { return segment_; }
+
+    /// The entry at `at`, its body verified. Reads nothing at or behind position `limit`. Errc::corrupt, naming segment
+    /// and byte, if there is no good entry of this segment.
+    [[nodiscard]] Result<EntryView> entry(Position at, Position limit);
+    /// The same without verifying the body, of which only the first `body_bytes` are there.
+    [[nodiscard]] Result<EntryView> head(Position at, Position limit, std::size_t body_bytes);
+    /// Looks behind `at` for an entry that says that `at` was durable.
+    [[nodiscard]] Result<bool> durable_evidence(Position at);
+
+private:
+    static constexpr std::size_t ahead_bytes = 256U << 10;
+    [[nodiscard]] Result<std::span<const std::byte>> load(std::uint64_t offset, std::size_t bytes, std::size_t ahead,
+                                                          std::uint64_t end);
+    [[nodiscard]] Result<EntryHeader> header(Position at, Position limit, std::size_t ahead);
+    [[nodiscard]] std::unexpected<Error> damaged(Position at, std::string_view why) const;
+
+    std::unique_ptr<File> file_;
+    Segment segment_;
+    std::vector<std::byte> buffer_;
+    std::size_t valid_ = 0;            ///< bytes of buffer_ that hold data
+    std::uint64_t buffer_offset_ = 0;  ///< file offset of buffer_[0]
+};
+
+}  // namespace blkferry::store

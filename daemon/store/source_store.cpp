@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "store/source_store.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace blkferry::store {
+
+namespace {
+constexpr std::size_t wanted_points_max = 16;
+
+std::span<const std::byte> bytes_of(const std::string& text) noexcept {
+    return std::as_bytes(std::span(text));
+}
+}  // namespace
+
+SourceStore::SourceStore(Context context, std::filesystem::path dir, std::string name, SourceOptions options)
+    : context_(context), dir_(std::move(dir)), name_(std::move(name)), options_(options) {}
+
+SourceStore::~SourceStore() = default;
+
+Result<std::unique_ptr<SourceStore>> SourceStore::open(Context context, std::filesystem::path dir, std::string name,
+                                                       SourceOptions options) {
+    if (!proto::valid_name(name))
+        return fail(Errc::invalid, fmt::format("\"{}\" is no name for a source", name));
+    std::unique_ptr<SourceStore> store(new SourceStore(context, std::move(dir), std::move(name), options));
+    if (auto r = store->recover(); !r)
+        return std::unexpected(std::move(r).error().with(fmt::format("source {}", store->name_)));
+    return store;
+}
+
+Result<void> SourceStore::recover() {
+    FileSystem& files = context_.files;
+    BLKFERRY_TRY(files.make_dir(dir_));
+    BLKFERRY_TRY(files.make_dir(dir_ / "journal"));
+    Checkpoint checkpoint;
+    checkpoint.chunk_bytes = options_.applier.chunk_bytes;
+    auto text = files.read_text(dir_ / "checkpoint.json", checkpoint_bytes_max);
+    if (text) {
+        auto decoded = decode_checkpoint(*text);
+        if (!decoded)
+            return std::unexpected(std::move(decoded).error().with((dir_ / "checkpoint.json").string()));
+        checkpoint = std::move(*decoded);
+    } else if (text.error().code != Errc::not_found) {
+        return std::unexpected(std::move(text).error());
+    }
+    table_ = checkpoint.table;
+    receiver_ = std::make_unique<Receiver>(table_, checkpoint.batch, checkpoint.mark, checkpoint.mark_time_ns);
+    complete_end_ = checkpoint.position;
+    BLKFERRY_TRY_ASSIGN(const JournalScan scan,
+                        journal_scan(files, dir_ / "journal", context_.store, checkpoint.position,
+                                     [this](const EntryView& entry) { return replay(entry); }));
+    receiver_->reset();
+    BLKFERRY_TRY_ASSIGN(journal_, Journal::resume(files, dir_ / "journal", context_.store, options_.journal, scan,
+                                                  complete_end_));
+    durable_ = {receiver_->batch(), receiver_->mark(), receiver_->time_ns(), complete_end_};
+    BLKFERRY_TRY_ASSIGN(points_, PointStore::open(files, dir_ / "points", context_.signer));
+    BLKFERRY_TRY_ASSIGN(applier_, Applier::open(files, context_.clock, context_.engine, *points_, dir_, context_.store,
+                                                name_, options_.applier, std::move(checkpoint)));
+    publish_state();
+    if (context_.catalogue != nullptr) {
+        BLKFERRY_TRY(context_.catalogue->put_checkpoint(name_, applier_->stored(), context_.clock.realtime_ns()));
+        BLKFERRY_TRY(context_.catalogue->put_points(name_, points_->list()));
+        (void)applier_->take_published();
+    }
+    return {};
+}
+
+/// One entry of the journal behind the checkpoint: only what the loop's half needs; redo applies it later.
+Result<void> SourceStore::replay(const EntryView& entry) {
+    switch (entry.header.type) {
+        case EntryType::session: {
+            BLKFERRY_TRY_ASSIGN(const Session session, decode_session(entry.body));
+            receiver_->reset();
+            BLKFERRY_TRY(table_.begin_session(session));
+            complete_end_ = entry.end();
+            return {};
+        }
+        case EntryType::point: complete_end_ = entry.end(); return {};
+        case EntryType::frame: break;
+    }
+    if (entry.body.size() < proto::frame_header_bytes)
+        return fail(Errc::corrupt, fmt::format("journal entry at position {} is too short for a frame", entry.position()));
+    BLKFERRY_TRY_ASSIGN(const proto::FrameHeader header,
+                        proto::decode_header(entry.body.first<proto::frame_header_bytes>()));
+    BLKFERRY_TRY_ASSIGN(const auto body, proto::decode_body(header, entry.body.subspan(proto::frame_header_bytes),
+                                                            decompressor_, scratch_));
+    auto step = receiver_->take(header, body, entry.position());
+    if (!step)
+        return fail(Errc::corrupt, fmt::format("journal at position {}: {}", entry.position(), step.error().text));
+    if (step->batch_end)
+        complete_end_ = entry.end();
+    return {};
+}
+
+// ---- loop ----
+
+/// The apply side may know by now how the last epoch ended.
+void SourceStore::resolve(Disk& disk) {
+    if (!disk.last || disk.last->known)
+        return;
+    const std::scoped_lock guard(lock_);
+    const Disk* applied = applied_table_.find(disk.info.slot);
+    if (applied == nullptr || applied->info.attach_id != disk.info.attach_id || applied->epoch || !applied->last ||
+        applied->last->position != disk.last->position)
+        return;
+    disk.synced = applied->synced;
+    disk.covering = applied->covering;
+    disk.last = applied->last;
+}
+
+Result<proto::Welcome> SourceStore::connect(const proto::Hello& hello) {
+    Session session;
+    session.session = table_.session + 1;
+    session.source_id = hello.source_id;
+    session.load_id = hello.load_id;
+    session.time_ns = context_.clock.realtime_ns();
+    session.agent_version = hello.agent_version;
+    session.disks = hello.disks;
+    receiver_->reset();
+    BLKFERRY_TRY(table_.check_session(session));
+    proto::Welcome welcome;
+    welcome.load_id = table_.load_id;
+    const DiskTable before = table_;
+    const std::string text = encode(session);
+    BLKFERRY_TRY_ASSIGN(const Position end, journal_->append(EntryType::session, bytes_of(text)));
+    BLKFERRY_TRY(table_.begin_session(session));
+    complete_end_ = end;
+    marks_.push_back({end, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
+    BLKFERRY_TRY(append_wanted_points());
+    BLKFERRY_TRY_ASSIGN(const Durable now, commit());
+    welcome.session = session.session;
+    welcome.durable_batch = now.batch;
+    welcome.durable_mark = now.mark;
+    for (const proto::DiskInfo& info : hello.disks) {
+        Disk& disk = *table_.find(info.slot);
+        resolve(disk);
+        proto::DiskState state;
+        state.slot = info.slot;
+        const auto old = before.disks().find(info.slot);
+        if (old != before.disks().end()) {
+            state.known = old->second.known;
+            state.attach_id = old->second.info.attach_id;
+        }
+        state.synced = disk.synced && !disk.epoch;
+        if (disk.epoch)
+            state.epoch_seq = disk.epoch->begin.seq0;
+        else if (disk.last && !disk.last->known)
+            state.epoch_seq = disk.last->seq0;  // ended, sets not compared yet: the result is on its way
+        welcome.disks.push_back(state);
+    }
+    return welcome;
+}
+
+Result<Receiver::Step> SourceStore::take(const proto::FrameReader::View& frame) {
+    if (frame.header.type == proto::FrameType::batch_begin && options_.quota_bytes != 0 &&
+        used_bytes() >= options_.quota_bytes)
+        return fail(Errc::no_space, fmt::format("source {} uses {} bytes of its {}: raise its quota or remove recovery points",
+                                                name_, used_bytes(), options_.quota_bytes));
+    BLKFERRY_TRY_ASSIGN(const auto body, proto::decode_body(frame.header, frame.wire, decompressor_, scratch_));
+    BLKFERRY_TRY_ASSIGN(const Receiver::Step step, receiver_->take(frame.header, body, journal_->end()));
+    BLKFERRY_TRY_ASSIGN(const Position end, journal_->append(EntryType::frame, frame.whole));
+    if (step.batch_end) {
+        complete_end_ = end;
+        marks_.push_back({end, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
+        BLKFERRY_TRY(append_wanted_points());
+    }
+    return step;
+}
+
+Durable SourceStore::advance(Position committed) {
+    const std::scoped_lock guard(lock_);
+    while (!marks_.empty() && marks_.front().end <= committed) {
+        const Mark& m = marks_.front();
+        durable_ = {m.batch, m.mark, m.time_ns, m.end};
+        marks_.pop_front();
+    }
+    return durable_;
+}
+
+Result<std::optional<SyncTicket>> SourceStore::begin_commit() {
+    return journal_->begin_commit();
+}
+
+Result<Durable> SourceStore::end_commit(const SyncTicket& ticket, int sys_result) {
+    BLKFERRY_TRY_ASSIGN(const Position committed, journal_->end_commit(ticket, sys_result));
+    return advance(committed);
+}
+
+Result<Durable> SourceStore::commit() {
+    BLKFERRY_TRY_ASSIGN(const Position committed, journal_->commit());
+    return advance(committed);
+}
+
+Durable SourceStore::durable() const {
+    const std::scoped_lock guard(lock_);
+    return durable_;
+}
+
+std::uint64_t SourceStore::uncommitted_bytes() const noexcept {
+    return journal_->end() - journal_->committed();
+}
+
+Result<void> SourceStore::append_point(const PointEntry& entry) {
+    const std::string text = encode(entry);
+    BLKFERRY_TRY_ASSIGN(complete_end_, journal_->append(EntryType::point, bytes_of(text)));
+    marks_.push_back({complete_end_, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
+    return {};
+}
+
+Result<void> SourceStore::append_wanted_points() {
+    while (!wanted_points_.empty()) {
+        BLKFERRY_TRY(append_point(wanted_points_.front()));
+        wanted_points_.erase(wanted_points_.begin());
+    }
+    return {};
+}
+
+Result<void> SourceStore::request_point(std::uint64_t request, proto::PointKind kind, std::string name) {
+    if (!name.empty() && !proto::valid_name(name))
+        return fail(Errc::invalid, fmt::format("\"{}\" is no name for a recovery point", name));
+    PointEntry entry{request, kind, std::move(name), context_.clock.realtime_ns()};
+    if (!receiver_->in_batch())
+        return append_point(entry);
+    if (wanted_points_.size() >= wanted_points_max)
+        return fail(Errc::busy, fmt::format("{} recovery points of source {} wait for the end of a batch", wanted_points_max,
+                                            name_));
+    wanted_points_.push_back(std::move(entry));
+    return {};
+}
+
+// ---- worker ----
+
+void SourceStore::publish_state() {
+    const Checkpoint& state = applier_->state();
+    const std::vector<Manifest> points = points_->list();
+    {
+        const std::scoped_lock guard(lock_);
+        if (applied_table_ != state.table)
+            applied_table_ = state.table;
+        applied_status_.applied_batch = state.batch;
+        applied_status_.applied_mark = state.mark;
+        applied_status_.applied_time_ns = state.mark_time_ns;
+        applied_status_.settled = state.table.settled();
+        applied_status_.points = points.size();
+        applied_status_.newest_point_mark = points.empty() ? 0 : points.back().mark;
+    }
+    staging_bytes_.store(applier_->allocated_bytes(), std::memory_order_relaxed);
+    applied_.store(state.position, std::memory_order_release);
+}
+
+Result<void> SourceStore::after_checkpoint() {
+    const Position stored = applier_->stored().position;
+    const Position keep = options_.journal_keep_bytes;
+    BLKFERRY_TRY(journal_->drop_below(stored > keep ? stored - keep : 0));
+    if (context_.catalogue == nullptr)
+        return {};
+    BLKFERRY_TRY(context_.catalogue->put_checkpoint(name_, applier_->stored(), context_.clock.realtime_ns()));
+    for (const Manifest& m : applier_->take_published())
+        BLKFERRY_TRY(context_.catalogue->put_point(m));
+    return {};
+}
+
+Result<ApplyReport> SourceStore::apply_some(std::uint64_t budget_bytes) {
+    BLKFERRY_TRY_ASSIGN(ApplyReport report, applier_->apply_some(durable().position, budget_bytes));
+    if (report.checkpointed)
+        BLKFERRY_TRY(after_checkpoint());
+    publish_state();
+    return report;
+}
+
+Result<proto::HashReply> SourceStore::compare(const proto::HashAsk& ask) {
+    return applier_->compare(ask);
+}
+
+Result<void> SourceStore::checkpoint() {
+    BLKFERRY_TRY(applier_->checkpoint());
+    BLKFERRY_TRY(after_checkpoint());
+    publish_state();
+    return {};
+}
+
+Result<std::size_t> SourceStore::collect() {
+    BLKFERRY_TRY_ASSIGN(const std::size_t removed, applier_->collect());
+    publish_state();
+    return removed;
+}
+
+Result<void> SourceStore::remove_point(std::string_view name) {
+    BLKFERRY_TRY(applier_->forget_pending());
+    BLKFERRY_TRY(points_->remove(name, context_.clock.realtime_ns()));
+    if (context_.catalogue != nullptr)
+        BLKFERRY_TRY(context_.catalogue->remove_point(name_, name));
+    publish_state();
+    return {};
+}
+
+// ---- any thread ----
+
+std::uint64_t SourceStore::used_bytes() const {
+    return journal_->file_bytes() + staging_bytes_.load(std::memory_order_relaxed);
+}
+
+SourceStatus SourceStore::status() const {
+    SourceStatus out;
+    {
+        const std::scoped_lock guard(lock_);
+        out = applied_status_;
+        out.durable = durable_;
+    }
+    const Position at = applied();
+    out.backlog_bytes = out.durable.position > at ? out.durable.position - at : 0;
+    out.used_bytes = used_bytes();
+    return out;
+}
+
+}  // namespace blkferry::store
