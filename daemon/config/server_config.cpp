@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "config/schema.hpp"
+
+namespace blkferry::config {
+
+namespace {
+
+using S = ServerConfig;
+constexpr std::uint64_t kib = 1024;
+constexpr std::uint64_t mib = kib * 1024;
+constexpr std::uint64_t gib = mib * 1024;
+constexpr std::uint64_t no_max = std::numeric_limits<std::int64_t>::max();
+
+const std::vector<Key<S>> schema = {
+    {"listen", &S::listen, "[\"[::]:1500\"]", "", false,
+     "Addresses to listen on, with port; \"[::]:1500\" takes IPv4 too. At most 16."},
+    {"store", &S::store, "\"/var/lib/blkferry/server\"", "", false,
+     "Folder of journals, staging and recovery points; XFS or btrfs lets recovery points share blocks."},
+    {"cert", &S::cert, "\"/etc/blkferry/server.pem\"", "", true,
+     "Certificate of this server (PEM). `blkferry pki issue` makes it."},
+    {"key", &S::key, "\"/etc/blkferry/server.key\"", "", true,
+     "Its private key; refused if group or others have any right on the file."},
+    {"ca", &S::ca, "\"/etc/blkferry/ca.pem\"", "", true,
+     "Certificate of the CA that signed the sources' certificates."},
+    {"crl", &S::crl, "\"\"", "", true,
+     "Revoked certificates (PEM), made by `blkferry pki revoke`; empty: none."},
+    {"manifest_key", &S::manifest_key, "\"\"", "", false,
+     "Private key that signs manifests of recovery points; empty: they are not signed."},
+    {"control_socket", &S::control_socket, "\"/run/blkferry/server.sock\"", "", false,
+     "Local socket on which `blkferry` asks the server."},
+    {"snapshot_engine", &S::snapshot_engine, "\"auto\"", "", false,
+     "How a chunk is cloned for a recovery point: reflink (XFS, btrfs), copy (anywhere), or auto: the best that the store can."},
+    {"chunk", &S::chunk_bytes, "\"64MiB\"", "", false,
+     "Size of a chunk of new replicas; a multiple of 512KiB.", Unit::size, {512 * kib, 4 * gib, 512 * kib}},
+    {"point_interval_s", &S::point_interval_s, "600", "", true,
+     "Seconds between recovery points of each source; 0: only on request.", Unit::seconds, {0, 30U * 86'400, 1}},
+    {"journal_keep", &S::journal_keep_bytes, "\"8GiB\"", "", true,
+     "Journal of each source kept behind what is applied, so that any mark in it can be recovered.", Unit::size,
+     {64 * mib, no_max, 1}},
+    {"source_quota", &S::source_quota_bytes, "\"0\"", "", true,
+     "Most that one source may take of the store; \"0\": no limit.", Unit::size, {0, no_max, 1}},
+    {"max_sources", &S::max_sources, "512", "", true,
+     "Sources that may have a replica here.", Unit::none, {1, 65'536, 1}},
+    {"apply_workers", &S::apply_workers, "2", "", false,
+     "Threads that apply journals; each source is applied by one at a time.", Unit::none, {1, 64, 1}},
+    {"log_level", &S::log_level, "\"info\"", "", true,
+     "What the log holds: errors only, or ever more."},
+};
+
+}  // namespace
+
+std::span<const Key<ServerConfig>> server_schema() { return schema; }
+
+}  // namespace blkferry::config
