@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <boost/test/unit_test.hpp>
+
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "crash_fs.hpp"
+#include "store/journal.hpp"
+#include "store/journal_reader.hpp"
+
+using namespace blkferry;
+using namespace blkferry::store;
+using blkferry::test::CrashFs;
+
+namespace {
+
+using Bytes = std::vector<std::byte>;
+const std::filesystem::path dir = "/journal";
+const Uuid store_id = Uuid::parse("00112233-4455-4677-8899-aabbccddeeff").value();
+constexpr JournalOptions small{.segment_bytes = segment_bytes_min, .spares_max = 2, .buffer_bytes = 64U << 10};
+
+Bytes pattern(std::size_t size, std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    Bytes out(size);
+    for (auto& b : out)
+        b = static_cast<std::byte>(random());
+    return out;
+}
+
+Result<JournalScan> scan_all(FileSystem& fs, Position from, std::vector<Bytes>& bodies) {
+    bodies.clear();
+    return journal_scan(fs, dir, store_id, from, [&](const EntryView& e) -> Result<void> {
+        bodies.emplace_back(e.body.begin(), e.body.end());
+        return {};
+    });
+}
+
+struct Opened {
+    JournalScan scan;
+    std::vector<Bytes> bodies;
+    std::unique_ptr<Journal> journal;
+};
+
+Opened open_journal(FileSystem& fs, Position from = 0) {
+    Opened o;
+    auto scan = scan_all(fs, from, o.bodies);
+    BOOST_REQUIRE_MESSAGE(scan, (scan ? "" : scan.error().text));
+    o.scan = std::move(*scan);
+    auto journal = Journal::resume(fs, dir, store_id, small, o.scan, o.scan.end);
+    BOOST_REQUIRE_MESSAGE(journal, (journal ? "" : journal.error().text));
+    o.journal = std::move(*journal);
+    return o;
+}
+
+std::string newest_segment(const CrashFs& fs) {
+    std::string out;
+    for (const auto& path : fs.paths())
+        if (path.ends_with(".seg"))
+            out = std::max(out, path);
+    return out;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(journal)
+
+BOOST_AUTO_TEST_CASE(headers_round_trip_and_refuse_every_flipped_bit) {
+    const SegmentHeader s{store_id, 7, 4096, 0x123456789ULL};
+    const auto raw = encode(s);
+    BOOST_TEST((decode_segment_header(raw).value() == s));
+    const EntryHeader e{EntryType::frame, 100, 0xAABBCCDD, 16, 16, 42};
+    const auto entry = encode(e);
+    BOOST_TEST((decode_entry_header(entry).value() == e));
+    for (std::size_t bit = 0; bit < 8 * raw.size(); ++bit) {
+        auto bad = raw;
+        bad[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+        BOOST_TEST(!decode_segment_header(bad).has_value());
+    }
+    for (std::size_t bit = 0; bit < 8 * entry.size(); ++bit) {
+        auto bad = entry;
+        bad[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+        BOOST_TEST(!decode_entry_header(bad).has_value());
+    }
+    BOOST_TEST(parse_segment_name(segment_name(18446744073709551ULL)).value() == 18446744073709551ULL);
+    for (const char* name : {"", "1.seg", "0000000000000000000a.seg", "00000000000000000001.SEG", "99999999999999999999.seg"})
+        BOOST_TEST(!parse_segment_name(name).has_value());
+}
+
+BOOST_AUTO_TEST_CASE(entries_come_back_in_order_over_segments_and_reopens) {
+    CrashFs fs;
+    std::vector<Bytes> written;
+    Position end = 0;
+    for (std::uint64_t round = 0; round < 4; ++round) {
+        Opened o = open_journal(fs);
+        BOOST_TEST((o.bodies == written));
+        BOOST_TEST(o.scan.end == end);
+        for (std::uint64_t i = 0; i < 12; ++i) {
+            const Bytes body = pattern(i % 3 == 0 ? 700'000 : i * 311, round * 100 + i);
+            end = o.journal->append(EntryType::frame, body).value();
+            written.push_back(body);
+        }
+        BOOST_TEST(o.journal->committed() < end);
+        BOOST_TEST(o.journal->commit().value() == end);
+        BOOST_TEST(!o.journal->begin_commit().value().has_value());
+    }
+    BOOST_TEST(open_journal(fs).scan.segments.live.size() > 3u);
+}
+
+BOOST_AUTO_TEST_CASE(asynchronous_commit_covers_what_was_appended_before_it) {
+    CrashFs fs;
+    Opened o = open_journal(fs);
+    const Position one = o.journal->append(EntryType::frame, pattern(1000, 1)).value();
+    const auto ticket = o.journal->begin_commit().value();
+    BOOST_REQUIRE(ticket.has_value());
+    const Position two = o.journal->append(EntryType::frame, pattern(1000, 2)).value();
+    BOOST_TEST(o.journal->committed() == 0u);
+    BOOST_TEST(ticket->file->sync().has_value());
+    BOOST_TEST(o.journal->end_commit(*ticket, 0).value() == one);
+    BOOST_TEST(o.journal->commit().value() == two);
+}
+
+BOOST_AUTO_TEST_CASE(a_failed_sync_or_write_is_sticky) {
+    for (const bool at_sync : {true, false}) {
+        CrashFs fs;
+        Opened o = open_journal(fs);
+        BOOST_REQUIRE(o.journal->append(EntryType::frame, pattern(1000, 1)).has_value());
+        const Position committed = o.journal->commit().value();
+        BOOST_REQUIRE(o.journal->append(EntryType::frame, pattern(1000, 2)).has_value());
+        fs.fail_at(at_sync ? 2 : 1, at_sync ? EIO : ENOSPC);
+        const auto r = o.journal->commit();
+        BOOST_REQUIRE(!r.has_value());
+        BOOST_TEST((r.error().code == (at_sync ? Errc::io : Errc::no_space)));
+        BOOST_TEST(o.journal->failed());
+        BOOST_TEST(!o.journal->commit().has_value());
+        BOOST_TEST(!o.journal->append(EntryType::frame, pattern(10, 3)).has_value());
+        BOOST_TEST(o.journal->committed() == committed);
+        o.journal.reset();
+        BOOST_TEST(open_journal(fs).bodies.size() >= 1u);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(asynchronous_sync_error_is_sticky) {
+    CrashFs fs;
+    Opened o = open_journal(fs);
+    BOOST_REQUIRE(o.journal->append(EntryType::frame, pattern(1000, 1)).has_value());
+    const auto ticket = o.journal->begin_commit().value();
+    const auto r = o.journal->end_commit(*ticket, -EIO);
+    BOOST_REQUIRE(!r.has_value());
+    BOOST_TEST(r.error().sys_errno == EIO);
+    BOOST_TEST(!o.journal->commit().has_value());
+    BOOST_TEST(!o.journal->end_commit(*ticket, 0).has_value());
+    BOOST_TEST(o.journal->committed() == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(a_damaged_byte_in_durable_entries_is_named_never_skipped) {
+    CrashFs fs;
+    std::vector<Position> starts;
+    {
+        Opened o = open_journal(fs);
+        for (std::uint64_t i = 0; i < 20; ++i) {
+            starts.push_back(o.journal->end());
+            BOOST_REQUIRE(o.journal->append(EntryType::frame, pattern(500 + 100 * i, i)).has_value());
+            BOOST_REQUIRE(o.journal->commit().has_value());
+        }
+    }
+    auto* raw = fs.contents(newest_segment(fs));
+    BOOST_REQUIRE(raw != nullptr);
+    std::mt19937_64 random(1);
+    for (int trial = 0; trial < 500; ++trial) {
+        const std::size_t entry = random() % (starts.size() - 1);
+        const std::uint64_t length = entry_header_bytes + 500 + 100 * entry;
+        const std::uint64_t offset = segment_header_bytes + starts[entry] + random() % length;
+        const auto flip = static_cast<std::byte>(1U << random() % 8);
+        (*raw)[offset] ^= flip;
+        std::vector<Bytes> bodies;
+        const auto r = scan_all(fs, 0, bodies);
+        (*raw)[offset] ^= flip;
+        BOOST_REQUIRE(!r.has_value());
+        BOOST_TEST((r.error().code == Errc::corrupt));
+        BOOST_TEST(r.error().text.find(fmt::format("byte {} ", segment_header_bytes + starts[entry])) != std::string::npos,
+                   r.error().text);
+        BOOST_TEST(bodies.size() == entry);
+    }
+    (*raw)[20] ^= std::byte{1};
+    std::vector<Bytes> bodies;
+    BOOST_TEST(!scan_all(fs, 0, bodies).has_value());
+}
+
+BOOST_AUTO_TEST_CASE(damage_in_an_older_segment_and_a_missing_one_are_corrupt) {
+    CrashFs fs;
+    {
+        Opened o = open_journal(fs);
+        for (std::uint64_t i = 0; i < 12; ++i)
+            BOOST_REQUIRE(o.journal->append(EntryType::frame, pattern(1'000'000, i)).has_value());
+        BOOST_REQUIRE(o.journal->commit().has_value());
+    }
+    std::vector<Bytes> bodies;
+    auto* raw = fs.contents(dir / segment_name(1));
+    BOOST_REQUIRE(raw != nullptr);
+    (*raw)[segment_header_bytes + 2'000'000] ^= std::byte{4};
+    BOOST_TEST((scan_all(fs, 0, bodies).error().code == Errc::corrupt));
+    (*raw)[segment_header_bytes + 2'000'000] ^= std::byte{4};
+    BOOST_REQUIRE(scan_all(fs, 0, bodies).has_value());
+    BOOST_REQUIRE(fs.remove(dir / segment_name(2)).has_value());
+    BOOST_TEST((scan_all(fs, 0, bodies).error().code == Errc::corrupt));
+    BOOST_REQUIRE(fs.remove(dir / segment_name(1)).has_value());
+    BOOST_TEST((scan_all(fs, 0, bodies).error().code == Errc::corrupt));
+}
+
+BOOST_AUTO_TEST_CASE(power_cuts_lose_only_what_was_never_committed) {
+    const char* more = std::getenv("BLKFERRY_SEEDS");
+    const std::uint64_t seeds = more != nullptr ? std::strtoull(more, nullptr, 10) : 60;
+    for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
+        BOOST_TEST_CONTEXT("seed " << seed) {
+            std::mt19937_64 random(seed);
+            CrashFs fs;
+            std::vector<std::pair<Position, Bytes>> log;  // what the journal must hold, ascending
+            Position acknowledged = 0;
+            Position dropped = 0;
+            for (int life = 0; life < 6; ++life) {
+                std::vector<Bytes> bodies;
+                auto scan = scan_all(fs, dropped, bodies);
+                BOOST_REQUIRE_MESSAGE(scan, (scan ? "" : scan.error().text));
+                BOOST_REQUIRE(scan->end >= acknowledged);
+                while (!log.empty() && log.back().first >= scan->end)
+                    log.pop_back();
+                std::size_t i = bodies.size();
+                for (auto it = log.rbegin(); it != log.rend() && it->first >= dropped; ++it)
+                    BOOST_REQUIRE(i > 0 && bodies[--i] == it->second);
+                BOOST_REQUIRE(i == 0);
+                // As after an unfinished batch: not everything that is readable is kept.
+                Position cut = scan->end;
+                const auto uncut = log;
+                while (!log.empty() && log.back().first >= acknowledged && random() % 3 == 0) {
+                    cut = log.back().first;
+                    log.pop_back();
+                }
+                if (random() % 4 != 0)
+                    fs.die_at(1 + random() % 60);
+                auto resumed = Journal::resume(fs, dir, store_id, small, *scan, cut);
+                if (!resumed)
+                    log = uncut;  // the cut may or may not have reached the disk
+                while (resumed && !fs.dead()) {
+                    const Bytes body = pattern(random() % 8 == 0 ? random() % 1'000'000 : random() % 3000, random());
+                    log.emplace_back((*resumed)->end(), body);  // one that fails may be there all the same
+                    if (!(*resumed)->append(EntryType::frame, body))
+                        break;
+                    if (random() % 3 == 0)
+                        if (const auto r = (*resumed)->commit())
+                            acknowledged = *r;
+                    if (random() % 20 == 0) {
+                        dropped = acknowledged;
+                        (void)(*resumed)->drop_below(dropped);
+                    }
+                    if (log.size() % 40 == 0)
+                        break;
+                }
+                fs.power_cut(random);
+            }
+        }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(reader_follows_the_live_tail_and_stops_at_the_limit) {
+    CrashFs fs;
+    Opened o = open_journal(fs);
+    JournalReader reader(fs, dir, store_id, 0);
+    BOOST_TEST((reader.next(0).error().code == Errc::again));
+    std::mt19937_64 random(5);
+    std::vector<Bytes> waiting;
+    std::size_t read = 0;
+    for (std::uint64_t i = 0; i < 200; ++i) {
+        waiting.push_back(pattern(random() % 5 == 0 ? 300'000 : random() % 2000, i));
+        BOOST_REQUIRE(o.journal->append(EntryType::frame, waiting.back()).has_value());
+        if (random() % 3 != 0)
+            continue;
+        const Position limit = o.journal->commit().value();
+        while (reader.position() < limit) {
+            const Position at = reader.position();
+            const auto head = reader.next_head(limit, 48);
+            BOOST_REQUIRE(head.has_value());
+            reader.seek(at);
+            const auto entry = reader.next(limit);
+            BOOST_REQUIRE_MESSAGE(entry, (entry ? "" : entry.error().text));
+            BOOST_TEST((Bytes(entry->body.begin(), entry->body.end()) == waiting[read]));
+            ++read;
+        }
+        BOOST_TEST((reader.next(limit).error().code == Errc::again));
+        BOOST_REQUIRE(o.journal->drop_below(reader.position()).has_value());
+    }
+    BOOST_TEST(read > 100u);
+    BOOST_TEST(o.journal->begin() > 0u);
+    JournalReader late(fs, dir, store_id, 0);
+    BOOST_TEST((late.next(o.journal->committed()).error().code == Errc::not_found));
+}
+
+BOOST_AUTO_TEST_CASE(the_real_file_system_does_it_too) {
+    char name[] = "/tmp/blkferry-journal-XXXXXX";
+    const std::filesystem::path real = ::mkdtemp(name);
+    const auto fs = make_posix_file_system();
+    std::size_t count = 0;
+    for (int round = 0; round < 3; ++round) {
+        std::size_t seen = 0;
+        const auto scan = journal_scan(*fs, real, store_id, 0, [&](const EntryView& e) -> Result<void> {
+            BOOST_TEST((Bytes(e.body.begin(), e.body.end()) == pattern(e.body.size(), seen)));
+            ++seen;
+            return {};
+        });
+        BOOST_REQUIRE(scan.has_value());
+        BOOST_TEST(seen == count);
+        auto journal = Journal::resume(*fs, real, store_id, small, *scan, scan->end).value();
+        for (std::uint64_t i = 0; i < 10; ++i, ++count)
+            BOOST_REQUIRE(journal->append(EntryType::frame, pattern(i * 90'000, count)).has_value());
+        BOOST_REQUIRE(journal->commit().has_value());
+    }
+    std::filesystem::remove_all(real);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
