@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/control.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "server/long_job.hpp"
+#include "server/server.hpp"
+#include "store/export.hpp"
+
+namespace blkferry::server {
+
+namespace {
+
+using control::Json;
+using control::Reply;
+
+std::string hex(const Sha256& hash) {
+    std::string s;
+    for (const std::byte b : hash)
+        s += fmt::format("{:02x}", std::to_integer<unsigned>(b));
+    return s;
+}
+
+Json disk_rows(store::Store& store, const std::string& source) {
+    Json rows = Json::array();
+    const auto disks = store.catalogue().disks(source);
+    if (!disks)
+        return rows;
+    for (const auto& d : *disks)
+        if (d.present)
+            rows.push_back({{"slot", d.slot}, {"name", d.name}, {"size_bytes", d.sectors * sector_bytes}, {"synced", d.synced}});
+    return rows;
+}
+
+Json source_row(Server& server, const Replica& replica) {
+    const Replica::Report r = replica.report();
+    const auto store = replica.store();
+    std::string newest;
+    if (store) {
+        if (const auto m = store->points().nearest(~0ULL))
+            newest = m->name;
+    }
+    std::string cause = r.cause.empty() ? r.agent.cause : r.cause;
+    return {{"source", replica.name()},
+            {"store_state", to_string(r.state)},
+            {"connected", r.connected},
+            {"peer", r.address},
+            {"session", r.session},
+            {"agent_version", r.agent_version},
+            {"state", r.connected ? (r.agent.state.empty() ? "INITIATING" : r.agent.state) : "DISCONNECTED"},
+            {"cause", cause},
+            {"agent_backlog_bytes", r.agent.backlog_bytes},
+            {"progress_permille", r.agent.progress_permille},
+            {"durable_mark", r.store.durable.mark},
+            {"durable_batch", r.store.durable.batch},
+            {"applied_mark", r.store.applied_mark},
+            {"journal_bytes", r.store.backlog_bytes},
+            {"lag_ms", r.store.durable.time_ns == 0 ? Json(nullptr) : Json(r.lag_ms)},
+            {"points", r.store.points},
+            {"newest_point", newest},
+            {"used_bytes", r.store.used_bytes},
+            {"rates", {{"in_bytes", r.bytes_in_per_s}, {"applied_bytes", r.applied_bytes_per_s}}},
+            {"disks", disk_rows(server.store(), replica.name())},
+            {"error", r.error}};
+}
+
+Json point_row(const store::Manifest& m) {
+    Json disks = Json::array();
+    for (const auto& d : m.disks)
+        disks.push_back({{"slot", d.slot}, {"name", d.name}, {"size_bytes", d.sectors * sector_bytes}});
+    return {{"source", m.source},
+            {"point", m.name},
+            {"serial", m.serial},
+            {"mark", m.mark},
+            {"time_ms", m.mark_time_ns / 1'000'000},
+            {"made_ms", m.made_ns / 1'000'000},
+            {"kind", m.kind == proto::PointKind::fs ? "fs" : "crash"},
+            {"locked_until_ms", 0},
+            {"launchable", m.launchable == store::Launchable::launchable},
+            {"verified", !m.digests.empty()},
+            {"disks", disks}};
+}
+
+Result<std::shared_ptr<Replica>> find_replica(const Server& server, const std::string& source) {
+    const auto it = server.replicas().find(source);
+    if (it == server.replicas().end())
+        return fail(Errc::not_found, fmt::format("{}: no such source on this server", source.substr(0, 64)));
+    return it->second;
+}
+
+struct Target {
+    std::string source;
+    std::string point;
+    std::shared_ptr<store::SourceStore> store;
+    store::Manifest manifest;
+};
+
+/// `source` and `point` of a request, looked up.
+Result<Target> find_point(const Server& server, const Json& request) {
+    Target t;
+    BLKFERRY_TRY_ASSIGN(t.source, control::need_string(request, "source"));
+    BLKFERRY_TRY_ASSIGN(t.point, control::need_string(request, "point"));
+    BLKFERRY_TRY_ASSIGN(const auto replica, find_replica(server, t.source));
+    t.store = replica->store();
+    if (!t.store)
+        return fail(Errc::busy, fmt::format("the store of source {} is {}", t.source, to_string(replica->state())));
+    if (!proto::valid_name(t.point))
+        return fail(Errc::not_found, fmt::format("source {} has no recovery point of this name", t.source));
+    BLKFERRY_TRY_ASSIGN(t.manifest, t.store->points().find(t.point));
+    return t;
+}
+
+/// "signed", "unsigned" or "bad", from the manifest's file as it is now.
+Result<std::string> manifest_state(const std::filesystem::path& dir, const std::string& point, const store::Signer& signer) {
+    BLKFERRY_TRY_ASSIGN(const std::string text,
+                        read_text_file(dir / "points" / (point + ".json"), store::manifest_bytes_max));
+    const auto plain = store::decode_manifest(text, nullptr);
+    if (!plain)
+        return "bad";
+    if (!plain->is_signed)
+        return "unsigned";
+    return store::decode_manifest(text, &signer) ? "signed" : "bad";
+}
+
+/// Reads the whole point; digests that it has are compared, digests that it lacks are added to its manifest.
+Result<Json> verify(const Target& t, const std::filesystem::path& dir, const store::Signer& signer, LongJob& job) {
+    BLKFERRY_TRY_ASSIGN(const std::string manifest, manifest_state(dir, t.point, signer));
+    std::uint64_t total = 0;
+    for (const auto& d : t.manifest.disks)
+        total += d.sectors * sector_bytes;
+    std::uint64_t done = 0;
+    std::uint64_t differing = 0;
+    auto digests = t.manifest.digests;
+    Json rows = Json::array();
+    Json ranges = Json::array();
+    for (const auto& d : t.manifest.disks) {
+        BLKFERRY_TRY_ASSIGN(const auto reader, store::PointReader::open(dir, t.point, d.slot, nullptr));
+        BLKFERRY_TRY_ASSIGN(const auto image, store::digest_image(*reader, [&](std::uint64_t bytes) {
+                                return job.progress(done + bytes, total);
+                            }));
+        done += reader->bytes();
+        const std::string digest = hex(image.sha256);
+        const auto [known, added] = digests.emplace(d.slot, digest);
+        rows.push_back({{"slot", d.slot}, {"sha256", digest}, {"compared", !added}});
+        if (known->second != digest) {
+            differing += reader->bytes();
+            ranges.push_back({{"slot", d.slot}, {"offset", 0}, {"bytes", reader->bytes()}});
+        }
+    }
+    const bool equal = differing == 0 && manifest != "bad";
+    if (equal && digests != t.manifest.digests)
+        BLKFERRY_TRY(t.store->points().set_proof(t.point, t.manifest.launchable, digests));
+    return Json{{"equal", equal},   {"compared_bytes", done}, {"differing_bytes", differing},
+                {"ranges", ranges}, {"manifest", manifest},   {"digests", rows}};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Control>> Control::create(Server& server) {
+    BLKFERRY_TRY_ASSIGN(auto socket, control::ControlServer::create(server.loop(), server.options().control_socket));
+    return std::unique_ptr<Control>(new Control(server, std::move(socket)));
+}
+
+Control::Control(Server& server, std::unique_ptr<control::ControlServer> socket)
+    : server_(server), started_ns_(loop::Loop::now_ns()), socket_(std::move(socket)) {
+    const auto on = [this](const char* command, void (Control::*handler)(const Json&, Reply)) {
+        socket_->on(command, [this, handler](const Json& request, Reply reply) { (this->*handler)(request, std::move(reply)); });
+    };
+    on("status", &Control::status);
+    on("points", &Control::points);
+    on("point_delete", &Control::point_delete);
+    on("verify_point", &Control::verify_point);
+    on("export", &Control::export_point);
+    on("reload", &Control::reload);
+}
+
+Control::~Control() {
+    stop_->store(true);
+}
+
+void Control::status(const Json& request, Reply reply) {
+    if (const auto r = control::only_members(request, {}); !r)
+        return reply.fail(r.error());
+    const auto& c = server_.counters();
+    Json sources = Json::array();
+    for (const auto& [name, replica] : server_.replicas())
+        sources.push_back(source_row(server_, *replica));
+    reply.done({{"version", BLKFERRY_VERSION},
+                {"server", server_.tls().identity().name},
+                {"certificate_not_after_ms", server_.tls().not_after() * 1000},
+                {"listen", server_.options().listen},
+                {"ports", server_.ports()},
+                {"store", server_.options().store_dir.string()},
+                {"free_bytes", server_.free_bytes()},
+                {"engine", server_.store().engine().name()},
+                {"uptime_ms", (loop::Loop::now_ns() - started_ns_) / 1'000'000},
+                {"counters",
+                 {{"accepted", c.accepted},
+                  {"refused_admission", c.refused_admission},
+                  {"refused_handshake", c.refused_tls},
+                  {"refused_frames", c.refused_frames},
+                  {"accept_pauses", c.accept_pauses},
+                  {"connections", server_.sessions()}}},
+                {"sources", sources}});
+}
+
+void Control::points(const Json& request, Reply reply) {
+    if (const auto r = control::only_members(request, {"source"}); !r)
+        return reply.fail(r.error());
+    const auto source = control::get_string(request, "source", "");
+    if (!source)
+        return reply.fail(source.error());
+    Json rows = Json::array();
+    const auto add = [&](const Replica& replica) {
+        if (const auto store = replica.store())
+            for (const auto& m : store->points().list())
+                rows.push_back(point_row(m));
+    };
+    if (source->empty()) {
+        for (const auto& [name, replica] : server_.replicas())
+            add(*replica);
+    } else {
+        const auto replica = find_replica(server_, *source);
+        if (!replica)
+            return reply.fail(replica.error());
+        add(**replica);
+    }
+    reply.done({{"points", rows}});
+}
+
+void Control::point_delete(const Json& request, Reply reply) {
+    if (const auto r = control::only_members(request, {"source", "point"}); !r)
+        return reply.fail(r.error());
+    const auto target = find_point(server_, request);
+    if (!target)
+        return reply.fail(target.error());
+    const auto replica = find_replica(server_, target->source);
+    // Shared, because a task that is never run still owes an answer: dropping the last owner gives one.
+    auto owed = std::make_shared<Reply>(std::move(reply));
+    const auto submitted = (*replica)->submit(
+        [&loop = server_.loop(), owed, point = target->point](store::SourceStore& store) mutable {
+            loop.post([owed = std::move(owed), result = store.remove_point(point)] {
+                if (result)
+                    owed->done();
+                else
+                    owed->fail(result.error());
+            });
+        });
+    if (!submitted)
+        owed->fail(submitted.error());
+}
+
+void Control::verify_point(const Json& request, Reply reply) {
+    if (const auto r = control::only_members(request, {"source", "point"}); !r)
+        return reply.fail(r.error());
+    auto target = find_point(server_, request);
+    if (!target)
+        return reply.fail(target.error());
+    const auto dir = store::Store::source_dir(server_.options().store_dir, target->source);
+    LongJob::start(server_.loop(), server_.readers(), std::move(reply), stop_,
+                   [t = std::move(*target), dir, &signer = server_.store().signer()](LongJob& job) {
+                       return verify(t, dir, signer, job);
+                   });
+}
+
+void Control::export_point(const Json& request, Reply reply) {
+    if (const auto r = control::only_members(request, {"source", "point", "slot", "file"}); !r)
+        return reply.fail(r.error());
+    auto target = find_point(server_, request);
+    if (!target)
+        return reply.fail(target.error());
+    const auto file = control::need_string(request, "file");
+    if (!file)
+        return reply.fail(file.error());
+    if (!file->starts_with('/'))
+        return reply.fail({Errc::invalid, 0, fmt::format("member 'file': '{}' is not an absolute path", *file)});
+    const auto& disks = target->manifest.disks;
+    const bool has_slot = request.contains("slot");
+    if (!has_slot && disks.size() != 1)
+        return reply.fail({Errc::invalid, 0,
+                           fmt::format("recovery point {} has {} disks: name one by its slot", target->point, disks.size())});
+    const auto slot = has_slot ? control::need_u64(request, "slot") : Result<std::uint64_t>(disks.front().slot);
+    if (!slot)
+        return reply.fail(slot.error());
+    if (*slot >= proto::disks_max || target->manifest.disk(static_cast<std::uint16_t>(*slot)) == nullptr)
+        return reply.fail({Errc::not_found, 0, fmt::format("recovery point {} has no disk in slot {}", target->point, *slot)});
+    const auto dir = store::Store::source_dir(server_.options().store_dir, target->source);
+    LongJob::start(
+        server_.loop(), server_.readers(), std::move(reply), stop_,
+        [t = std::move(*target), dir, &signer = server_.store().signer(), path = *file,
+         slot = static_cast<std::uint16_t>(*slot)](LongJob& job) -> Result<Json> {
+            if (std::error_code ignored; std::filesystem::exists(std::filesystem::symlink_status(path, ignored)))
+                return fail(Errc::exists, fmt::format("{} exists", path));
+            BLKFERRY_TRY_ASSIGN(const auto reader, store::PointReader::open(dir, t.point, slot, &signer));
+            const std::uint64_t total = reader->bytes();
+            BLKFERRY_TRY_ASSIGN(const auto done, store::export_image(*reader, path, [&](std::uint64_t bytes) {
+                                    return job.progress(bytes, total);
+                                }));
+            return Json{{"file", path}, {"bytes", done.bytes}, {"data_bytes", done.data_bytes}, {"sha256", hex(done.sha256)}};
+        });
+}
+
+void Control::reload(const Json& request, Reply reply) {
+    if (const auto r = control::only_members(request, {}); !r)
+        return reply.fail(r.error());
+    if (!server_.on_reload) {
+        if (const auto r = server_.reload_tls(); !r)
+            return reply.fail(r.error());
+        return reply.done({{"changed", Json::array()}, {"needs_restart", Json::array()}});
+    }
+    const auto changes = server_.on_reload();
+    if (!changes)
+        return reply.fail(changes.error());
+    reply.done({{"changed", changes->first}, {"needs_restart", changes->second}});
+}
+
+}  // namespace blkferry::server

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/listener.hpp"
+
+#include <arpa/inet.h>
+#include <cerrno>
+#include <cstring>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <fmt/format.h>
+
+namespace blkferry::server {
+
+namespace {
+
+constexpr int backlog = 512;
+constexpr int accepts_per_turn = 64;
+constexpr std::uint64_t pause_ns = 200'000'000;
+constexpr unsigned user_timeout_ms = 20'000;
+
+Result<std::pair<std::string, std::string>> split(const std::string& address) {
+    const std::size_t colon = address.rfind(':');
+    if (colon == std::string::npos || colon == 0)
+        return fail(Errc::invalid, fmt::format("'{}' is not an address with a port", address));
+    std::string host = address.substr(0, colon);
+    if (host.size() >= 2 && host.front() == '[' && host.back() == ']')
+        host = host.substr(1, host.size() - 2);
+    return std::pair(host, address.substr(colon + 1));
+}
+
+/// Numeric address (IPv4 without its IPv6 wrapping) and port.
+std::pair<std::string, std::uint16_t> describe(const sockaddr_storage& ss) {
+    char text[INET6_ADDRSTRLEN] = "?";
+    if (ss.ss_family == AF_INET) {
+        sockaddr_in in{};
+        std::memcpy(&in, &ss, sizeof(in));
+        ::inet_ntop(AF_INET, &in.sin_addr, text, sizeof(text));
+        return {text, ntohs(in.sin_port)};
+    }
+    sockaddr_in6 in6{};
+    std::memcpy(&in6, &ss, sizeof(in6));
+    if (IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr))
+        ::inet_ntop(AF_INET, in6.sin6_addr.s6_addr + 12, text, sizeof(text));
+    else
+        ::inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof(text));
+    return {text, ntohs(in6.sin6_port)};
+}
+
+void set(int fd, int level, int option, int value) noexcept {
+    (void)::setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+Result<Fd> bind_one(const addrinfo& a, const std::string& address) {
+    Fd fd(::socket(a.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd)
+        return fail_errno(errno, fmt::format("cannot make a socket for {}", address));
+    set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+    if (a.ai_family == AF_INET6)
+        set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    if (::bind(fd.get(), a.ai_addr, a.ai_addrlen) != 0)
+        return fail_errno(errno, fmt::format("cannot bind {}", address));
+    if (::listen(fd.get(), backlog) != 0)
+        return fail_errno(errno, fmt::format("cannot listen on {}", address));
+    return fd;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Listener>> Listener::create(loop::Loop& loop, const std::vector<std::string>& listen,
+                                                   Callback accepted, Trouble trouble) {
+    std::unique_ptr<Listener> l(new Listener(loop));
+    l->accepted_ = std::move(accepted);
+    l->trouble_ = std::move(trouble);
+    for (const std::string& address : listen)
+        BLKFERRY_TRY(l->add(address));
+    if (l->sockets_.empty())
+        return fail(Errc::invalid, "no address to listen on");
+    return l;
+}
+
+Result<void> Listener::add(const std::string& address) {
+    BLKFERRY_TRY_ASSIGN(const auto parts, split(address));
+    addrinfo hints{};
+    hints.ai_flags = AI_PASSIVE;
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* list = nullptr;
+    if (const int r = ::getaddrinfo(parts.first.c_str(), parts.second.c_str(), &hints, &list); r != 0)
+        return fail(Errc::invalid, fmt::format("cannot resolve {}: {}", address, ::gai_strerror(r)));
+    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(list, ::freeaddrinfo);
+    Result<Fd> fd = bind_one(*list, address);
+    if (!fd && fd.error().sys_errno == EAFNOSUPPORT && parts.first == "::")
+        return add("0.0.0.0:" + parts.second);
+    if (!fd)
+        return std::unexpected(std::move(fd).error());
+    sockaddr_storage bound{};
+    socklen_t length = sizeof(bound);
+    if (::getsockname(fd->get(), reinterpret_cast<sockaddr*>(&bound), &length) != 0)
+        return fail_errno(errno, fmt::format("cannot read the address of {}", address));
+    ports_.push_back(describe(bound).second);
+    auto socket = std::make_unique<Socket>();
+    socket->fd = std::move(*fd);
+    socket->watch = loop_.watch(socket->fd.get(), POLLIN, [this, raw = socket.get()](std::uint32_t) { accept(*raw); });
+    sockets_.push_back(std::move(socket));
+    return {};
+}
+
+void Listener::accept(Socket& socket) {
+    for (int i = 0; i < accepts_per_turn; ++i) {
+        sockaddr_storage from{};
+        socklen_t length = sizeof(from);
+        Fd fd(::accept4(socket.fd.get(), reinterpret_cast<sockaddr*>(&from), &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        if (!fd) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                pause(errno);
+            return;  // EAGAIN; anything else concerns one connection that is gone already
+        }
+        set(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1);
+        set(fd.get(), SOL_SOCKET, SO_KEEPALIVE, 1);
+        set(fd.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(user_timeout_ms));
+        auto [address, port] = describe(from);
+        std::string peer = address.find(':') == std::string::npos ? fmt::format("{}:{}", address, port)
+                                                                  : fmt::format("[{}]:{}", address, port);
+        accepted_({std::move(fd), std::move(address), std::move(peer)});
+    }
+}
+
+/// Out of descriptors or memory: a level-triggered poll would spin, so wait a little.
+void Listener::pause(int err) {
+    trouble_(fail_errno(err, "cannot accept connections for the moment").error());
+    for (auto& s : sockets_)
+        s->watch.set_events(0);
+    resume_ = loop_.after(pause_ns, [this] {
+        for (auto& s : sockets_)
+            s->watch.set_events(POLLIN);
+    });
+}
+
+}  // namespace blkferry::server

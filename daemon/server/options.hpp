@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "proto/limits.hpp"
+#include "server/admission.hpp"
+#include "store/store.hpp"
+#include "tls/context.hpp"
+
+namespace blkferry::server {
+
+/// What the daemon is told (by its configuration file, or by a test).
+struct ServerOptions {
+    std::vector<std::string> listen{"[::]:1500"};  ///< "host:port" or "[v6]:port"; port 0: any
+    std::filesystem::path store_dir;
+    tls::Files tls;
+    std::filesystem::path control_socket;          ///< empty: none
+    std::size_t sources_max = 1024;                ///< names that get a folder
+    unsigned workers = 2;                          ///< apply threads
+    AdmissionLimits admission;
+    std::uint64_t window_bytes = 64ULL << 20;      ///< that an agent may send ahead of the acknowledgement
+    std::uint64_t backlog_bytes_max = 4ULL << 30;  ///< journal not applied, per source: above it the source is held
+    std::uint64_t disk_reserve_bytes = 1ULL << 30; ///< free bytes of the store's file system below which sources are held
+    std::uint64_t point_interval_ns = 0;           ///< 0: points only on request
+    std::uint64_t points_keep = 0;                 ///< newest points kept per source, older ones go; 0: all
+    std::uint64_t apply_turn_bytes = 8ULL << 20;   ///< of one source before the next one gets its turn
+    std::uint64_t handshake_ns = proto::handshake_ms_max * 1'000'000;
+    std::uint64_t silence_ns = proto::peer_silence_ms_max * 1'000'000;
+    std::uint64_t heartbeat_ns = proto::heartbeat_interval_ms * 1'000'000;
+    store::StoreOptions store;
+};
+
+}  // namespace blkferry::server

@@ -1,0 +1,655 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/replica.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace blkferry::server {
+
+namespace {
+constexpr std::uint64_t second_ns = 1'000'000'000;
+constexpr std::uint64_t reopen_ns_min = second_ns / 2;
+constexpr std::uint64_t reopen_ns_max = 30 * second_ns;
+constexpr std::size_t asks_max = 64;
+constexpr std::size_t point_results_max = 64;
+
+/// Whether an error of SourceStore::take() is the store's own and not the peer's fault.
+bool is_store_error(const Error& e) noexcept {
+    return e.code == Errc::io || (e.code == Errc::no_space && e.sys_errno != 0);
+}
+}  // namespace
+
+std::string_view to_string(Replica::State state) noexcept {
+    switch (state) {
+        case Replica::State::opening: return "opening";
+        case Replica::State::ready: return "ready";
+        case Replica::State::failed: return "failed";
+    }
+    return "unknown";
+}
+
+Replica::Replica(Surroundings& around, std::string name) : around_(around), name_(std::move(name)) {}
+
+// ---- the store opens and fails --------------------------------------------------------------------------------------
+
+void Replica::open() {
+    state_ = State::opening;
+    around_.workers.submit([&loop = around_.loop, store = around_.store, name = name_, weak = weak_from_this()] {
+        using Opened = Result<std::shared_ptr<store::SourceStore>>;
+        auto made = store->open_source(name);
+        Opened result = made ? Opened(std::shared_ptr<store::SourceStore>(
+                                   made->release(), [store](store::SourceStore* p) { delete p; }))
+                             : Opened(std::unexpected(std::move(made).error()));
+        loop.post([weak, result = std::move(result)]() mutable {
+            if (const auto self = weak.lock())
+                self->opened(std::move(result));
+        });
+    });
+}
+
+void Replica::opened(Result<std::shared_ptr<store::SourceStore>> result) {
+    if (shutting_) {
+        state_ = State::failed;
+        maybe_shut();
+        return;
+    }
+    if (!result) {
+        if (error_.text != result.error().text)
+            around_.log.error("source={} event=open-failed code={} error={}", name_, to_string(result.error().code),
+                              quote(result.error()));
+        fail_store(result.error());
+        return;
+    }
+    store_ = std::move(*result);
+    state_ = State::ready;
+    error_ = {};
+    const auto durable = store_->durable();
+    complete_batch_ = acked_batch_ = durable.batch;
+    consistent_ = false;
+    const auto points = store_->points().list();
+    const std::uint64_t wall = around_.clock.realtime_ns();
+    const std::uint64_t age = points.empty() || points.back().made_ns > wall ? 0 : wall - points.back().made_ns;
+    const std::uint64_t interval = around_.options.point_interval_ns;
+    point_due_ns_ = around_.clock.monotonic_ns() + (points.empty() || age >= interval ? 0 : interval - age);
+    around_.log.info("source={} event=opened mark={} batch={} backlog_bytes={} points={}", name_, durable.mark,
+                     durable.batch, durable.position - store_->applied(), points.size());
+    if (session_ != nullptr) {
+        Session& session = *std::exchange(session_, nullptr);
+        if (const auto r = welcome(session, hello_); !r)
+            session.refuse(r.error());
+    }
+    work();
+}
+
+void Replica::fail_store(const Error& why) {
+    state_ = State::failed;
+    error_ = why;
+    store_.reset();
+    in_batch_ = commit_wanted_ = false;
+    asks_.clear();
+    tasks_.clear();
+    point_pending_ = false;
+    if (session_ != nullptr) {
+        Session& session = *std::exchange(session_, nullptr);
+        session.refuse({why.code, 0, fmt::format("the store of source {} failed on the server: {}", name_, why.text)});
+    }
+    welcomed_ = false;
+    if (shutting_) {
+        maybe_shut();
+        return;
+    }
+    reopen_delay_ns_ = std::clamp(reopen_delay_ns_ * 2, reopen_ns_min, reopen_ns_max);
+    reopen_ = around_.loop.after(reopen_delay_ns_, [this] {
+        if (quiet())
+            open();
+        else
+            reopen_.restart(reopen_ns_min);  // a job still holds the store
+    });
+}
+
+// ---- the connection -------------------------------------------------------------------------------------------------
+
+/// The newest connection is the source; whatever an older one still sends is not read any more.
+void Replica::fence(const Session& by) {
+    if (session_ == nullptr || session_ == &by)
+        return;
+    Session& old = *std::exchange(session_, nullptr);
+    around_.log.warn("source={} event=fenced address={} by={}", name_, old.peer(), by.peer());
+    old.refuse({Errc::closed, 0, fmt::format("a newer connection of source {} came from {}", name_, by.peer())});
+}
+
+Result<void> Replica::refuse_without_store() const {
+    return fail(error_.code, fmt::format("the store of source {} failed on the server: {}", name_, error_.text));
+}
+
+Result<void> Replica::attach(Session& session, const proto::Hello& hello) {
+    if (shutting_)
+        return fail(Errc::closed, "the server shuts down");
+    if (state_ == State::failed)
+        return refuse_without_store();
+    if (state_ == State::ready)
+        return welcome(session, hello);
+    fence(session);
+    session_ = &session;
+    hello_ = hello;
+    session.ready();
+    session.hold(true);
+    return {};
+}
+
+Result<void> Replica::welcome(Session& session, const proto::Hello& hello) {
+    auto answer = store_->connect(hello);
+    if (!answer) {
+        const Error why = answer.error();
+        if (why.code == Errc::denied)
+            around_.log.error("source={} event=alarm reason=identity address={} source_id={} error={}", name_,
+                              session.peer(), hello.source_id.str(), quote(why));
+        if (is_store_error(why)) {
+            around_.log.error("source={} event=journal-failed error={}", name_, quote(why));
+            fail_store(why);
+        }
+        return std::unexpected(why);
+    }
+    fence(session);
+    session_ = &session;
+    hello_ = hello;
+    asks_.clear();
+    in_batch_ = consistent_ = false;
+    agent_ = {};
+    answer->protocol = proto::protocol_version;
+    answer->server_version = BLKFERRY_VERSION;
+    answer->window_bytes = window();
+    session_number_ = answer->session;
+    complete_batch_ = acked_batch_ = answer->durable_batch;
+    complete_mark_ = answer->durable_mark;
+    welcomed_ = true;
+    session.ready();
+    session.hold(false);
+    session.send_message(proto::FrameType::welcome, *answer);
+    for (const auto& [slot, result] : epoch_results_)
+        session.send_message(proto::FrameType::epoch_result, result);
+    for (const proto::PointResult& result : point_results_)
+        session.send_message(proto::FrameType::point_result, result);
+    around_.log.info("source={} event=connected address={} session={} mark={} batch={} disks={} agent_version={}", name_,
+                     session.peer(), session_number_, answer->durable_mark, answer->durable_batch, hello.disks.size(),
+                     quote(hello.agent_version));
+    update_hold();
+    work();
+    return {};
+}
+
+void Replica::detach(const Session& session) {
+    if (session_ != &session)
+        return;
+    session_ = nullptr;
+    welcomed_ = false;
+    in_batch_ = false;
+    asks_.clear();
+}
+
+Result<void> Replica::receive(const proto::FrameReader::View& view) {
+    using proto::FrameType;
+    if (!store_)
+        return fail(Errc::busy, "the store is not open");
+    bytes_in_ += view.whole.size();
+    if (is_batch_frame(view.header.type))
+        return receive_batch_frame(view);
+    if (view.header.type != FrameType::hash_ask && view.header.type != FrameType::heartbeat &&
+        view.header.type != FrameType::error)
+        return fail(Errc::invalid, fmt::format("frame refused: {} is not for the server now", to_string(view.header.type)));
+    BLKFERRY_TRY_ASSIGN(const auto body, decode_body(view.header, view.wire, around_.decompressor, around_.scratch));
+    if (view.header.type == FrameType::hash_ask)
+        return receive_ask(body);
+    if (view.header.type == FrameType::heartbeat) {
+        BLKFERRY_TRY_ASSIGN(agent_, proto::decode_heartbeat(body));
+        return {};
+    }
+    BLKFERRY_TRY_ASSIGN(const auto error, proto::decode_peer_error(body));
+    return fail(Errc::closed, fmt::format("the agent closed: {}: {}", error.code, error.text));
+}
+
+Result<void> Replica::receive_batch_frame(const proto::FrameReader::View& view) {
+    const auto step = store_->take(view);
+    if (!step) {
+        const Error why = step.error();
+        if (is_store_error(why)) {
+            around_.log.error("source={} event=journal-failed error={}", name_, quote(why));
+            // The session is refused by it; this connection needs no second reason.
+            fail_store(why);
+            return {};
+        }
+        return std::unexpected(why);
+    }
+    if (step->batch_begin) {
+        in_batch_ = true;
+        BLKFERRY_TRY_ASSIGN(const auto body, decode_body(view.header, view.wire, around_.decompressor, around_.scratch));
+        BLKFERRY_TRY_ASSIGN(const auto begin, proto::decode_batch_begin(body));
+        begun_mark_ = begin.mark;
+    }
+    if (step->batch_end) {
+        in_batch_ = false;
+        complete_mark_ = begun_mark_;
+        consistent_ = step->consistent;
+        complete_batch_ = view.header.batch;
+        commit_wanted_ = true;
+        maybe_point();
+    }
+    return {};
+}
+
+Result<void> Replica::receive_ask(std::span<const std::byte> body) {
+    if (asks_.size() >= asks_max)
+        return fail(Errc::conflict, fmt::format("HASH_ASK refused: {} questions are open", asks_max));
+    BLKFERRY_TRY_ASSIGN(auto ask, proto::decode_hash_ask(body));
+    asks_.push_back({std::move(ask), complete_batch_});
+    return {};
+}
+
+void Replica::drained() {
+    commit();
+    if (!asks_.empty())
+        work();
+}
+
+// ---- commit -----------------------------------------------------------------------------------------------------------
+
+void Replica::commit() {
+    if (!commit_wanted_ || commit_running_ || !store_)
+        return;
+    commit_wanted_ = false;
+    auto ticket = store_->begin_commit();
+    if (!ticket) {
+        around_.log.error("source={} event=journal-failed error={}", name_, quote(ticket.error()));
+        fail_store(ticket.error());
+        return;
+    }
+    if (!*ticket)
+        return;
+    commit_running_ = true;
+    const store::SyncTicket t = **ticket;
+    auto done = [weak = weak_from_this(), store = store_, t](std::int32_t result) {
+        if (const auto self = weak.lock())
+            self->committed(store, t, result);
+    };
+    if (t.fd >= 0)
+        around_.loop.fdatasync(t.fd, std::move(done)).detach();
+    else
+        around_.loop.post([t, done = std::move(done)]() mutable { done(t.file->sync() ? 0 : -EIO); });
+}
+
+void Replica::committed(const std::shared_ptr<store::SourceStore>& store, const store::SyncTicket& ticket, int sys_result) {
+    commit_running_ = false;
+    if (store != store_) {
+        maybe_shut();
+        return;  // it failed meanwhile
+    }
+    const auto durable = store->end_commit(ticket, sys_result);
+    if (!durable) {
+        around_.log.error("source={} event=journal-failed error={}", name_, quote(durable.error()));
+        fail_store(durable.error());
+        return;
+    }
+    reopen_delay_ns_ = 0;
+    acknowledge(*durable);
+    update_hold();
+    work();
+    commit();
+    maybe_shut();
+}
+
+void Replica::acknowledge(const store::Durable& durable) {
+    if (!welcomed_ || durable.batch <= acked_batch_)
+        return;
+    acked_batch_ = durable.batch;
+    session_->send_message(proto::FrameType::ack, proto::Ack{durable.batch, durable.mark, window()});
+}
+
+/// The window shrinks as the backlog comes near its limit, down to a sixteenth: an agent that keeps to it never meets the
+/// hard stop of update_hold().
+std::uint64_t Replica::window() const {
+    const auto& o = around_.options;
+    const std::uint64_t behind = store_->durable().position - store_->applied();
+    const std::uint64_t room = behind >= o.backlog_bytes_max ? 0 : o.backlog_bytes_max - behind;
+    return std::max(std::min(o.window_bytes, room / 2), o.window_bytes / 16);
+}
+
+// ---- worker -----------------------------------------------------------------------------------------------------------
+
+struct Replica::JobResult {
+    Result<store::ApplyReport> report;
+    Result<std::vector<proto::HashReply>> replies;
+    std::uint64_t session = 0;
+    bool collected_all = false;
+};
+
+struct Replica::Job {
+    std::shared_ptr<store::SourceStore> store;
+    std::vector<WorkerTask> tasks;
+    std::vector<proto::HashAsk> asks;
+    store::Position asks_position = 0;
+    std::uint64_t session = 0;
+    std::uint64_t budget = 0;
+    bool collect = false;
+
+    /// In a worker. Asks wait here until staging has reached their place: the budget then is all there is.
+    JobResult run() {
+        for (WorkerTask& task : tasks)
+            task(*store);
+        tasks.clear();
+        JobResult out{store->apply_some(budget), std::vector<proto::HashReply>{}, session, false};
+        while (out.report && !asks.empty() && store->applied() < asks_position) {
+            auto more = store->apply_some(budget);
+            if (!more) {
+                out.report = std::unexpected(more.error());
+                break;
+            }
+            more->bytes += out.report->bytes;
+            more->batches += out.report->batches;
+            std::ranges::move(out.report->epochs, std::back_inserter(more->epochs));
+            std::ranges::move(out.report->points, std::back_inserter(more->points));
+            if (more->bytes == out.report->bytes && store->applied() < asks_position) {
+                out.report = fail(Errc::corrupt, "applying stands still below a durable position");
+                break;
+            }
+            out.report = std::move(more);
+        }
+        for (const proto::HashAsk& ask : asks) {
+            if (!out.report || !out.replies)
+                break;
+            auto reply = store->compare(ask);
+            if (reply)
+                out.replies->push_back(std::move(*reply));
+            else
+                out.replies = std::unexpected(reply.error());
+        }
+        if (collect && out.report && out.report->idle) {
+            const auto removed = store->collect();
+            out.collected_all = removed && *removed == 0;
+            if (!removed)
+                out.report = std::unexpected(removed.error());
+        }
+        return out;
+    }
+};
+
+void Replica::work() {
+    if (working_ || !store_ || shutting_)
+        return;
+    const auto durable = store_->durable();
+    Job job;
+    job.store = store_;
+    job.session = session_number_;
+    job.budget = around_.options.apply_turn_bytes;
+    job.tasks = std::exchange(tasks_, {});
+    job.asks_position = durable.position;
+    while (job.asks.empty() && !asks_.empty() && asks_.front().after_batch <= durable.batch) {
+        job.asks.push_back(std::move(asks_.front().ask));
+        asks_.pop_front();
+    }
+    const bool behind = store_->applied() < durable.position;
+    job.collect = collect_wanted_;
+    if (job.tasks.empty() && job.asks.empty() && !behind && !unstored_ && !job.collect)
+        return;
+    working_ = true;
+    around_.workers.submit([&loop = around_.loop, weak = weak_from_this(), job = std::move(job)]() mutable {
+        auto result = std::make_unique<JobResult>(job.run());
+        job.store.reset();
+        loop.post([weak, result = std::move(result)] {
+            if (const auto self = weak.lock())
+                self->worked(std::move(*result));
+        });
+    });
+}
+
+void Replica::worked(JobResult result) {
+    working_ = false;
+    if (shutting_) {
+        maybe_shut();
+        return;
+    }
+    if (!store_)
+        return;
+    if (!result.report) {
+        around_.log.error("source={} event=apply-failed error={}", name_, quote(result.report.error()));
+        fail_store(result.report.error());
+        return;
+    }
+    const store::ApplyReport& report = *result.report;
+    applied_bytes_ += report.bytes;
+    idle_turns_ = report.bytes > 0 ? 0 : idle_turns_ + 1;
+    // Turns without a byte go on until the checkpoint came; a bound in case that it came together with the last bytes.
+    unstored_ = report.bytes > 0 || (unstored_ && !report.checkpointed && idle_turns_ < 60);
+    if (result.collected_all)
+        collect_wanted_ = false;
+    for (const proto::EpochResult& r : report.epochs)
+        on_epoch(r);
+    for (const store::PointOutcome& p : report.points)
+        on_point(p);
+    if (welcomed_ && result.session == session_number_) {
+        if (!result.replies) {
+            Session& session = *session_;
+            detach(session);
+            session.refuse(result.replies.error());
+        } else {
+            for (const proto::HashReply& reply : *result.replies)
+                session_->send_message(proto::FrameType::hash_reply, reply);
+        }
+    }
+    maybe_point();
+    update_hold();
+    commit();
+    if (!store_)
+        return;
+    const auto durable = store_->durable();
+    if (store_->applied() < durable.position || !tasks_.empty() || collect_wanted_ ||
+        (!asks_.empty() && asks_.front().after_batch <= durable.batch))
+        work();
+}
+
+void Replica::on_epoch(const proto::EpochResult& result) {
+    around_.log.info("source={} event=epoch slot={} seq0={} ok={} text={}", name_, result.slot, result.seq0, result.ok,
+                     quote(result.text));
+    epoch_results_[result.slot] = result;
+    if (welcomed_)
+        session_->send_message(proto::FrameType::epoch_result, result);
+}
+
+void Replica::on_point(const store::PointOutcome& outcome) {
+    const proto::PointResult& r = outcome.result;
+    if (r.ok)
+        around_.log.info("source={} event=point point={} mark={} by={}", name_, r.name, r.mark,
+                         outcome.from_server ? "server" : "agent");
+    else
+        around_.log.warn("source={} event=point-refused mark={} by={} reason={}", name_, r.mark,
+                         outcome.from_server ? "server" : "agent", quote(r.text));
+    const std::uint64_t interval = around_.options.point_interval_ns;
+    if (outcome.from_server)
+        point_pending_ = false;
+    point_due_ns_ = around_.clock.monotonic_ns() + (r.ok ? interval : std::min(interval, 10 * second_ns));
+    if (!outcome.from_server) {
+        point_results_.push_back(r);
+        if (point_results_.size() > point_results_max)
+            point_results_.pop_front();
+        if (welcomed_)
+            session_->send_message(proto::FrameType::point_result, r);
+    }
+    if (r.ok)
+        prune_points();
+}
+
+// ---- recovery points --------------------------------------------------------------------------------------------------
+
+/// By the interval, at a mark that the agent called consistent, once the disks are synced; not twice at one mark.
+void Replica::maybe_point() {
+    const std::uint64_t now = around_.clock.monotonic_ns();
+    if (around_.options.point_interval_ns == 0 || shutting_ || point_pending_ || in_batch_ || !consistent_ || !store_ ||
+        now < point_due_ns_)
+        return;
+    const auto status = store_->status();
+    if (!status.settled || (status.points > 0 && status.newest_point_mark == complete_mark_)) {
+        point_due_ns_ = now + second_ns / 4;
+        return;
+    }
+    if (const auto r = store_->request_point(++point_request_, proto::PointKind::crash, {}); !r) {
+        around_.log.error("source={} event=journal-failed error={}", name_, quote(r.error()));
+        fail_store(r.error());
+        return;
+    }
+    point_pending_ = true;
+    commit_wanted_ = true;
+}
+
+void Replica::prune_points() {
+    const std::uint64_t keep = around_.options.points_keep;
+    if (keep == 0 || !store_)
+        return;
+    const auto points = store_->points().list();
+    for (std::size_t i = 0; i + keep < points.size(); ++i) {
+        tasks_.push_back([&log = around_.log, source = name_, name = points[i].name](store::SourceStore& store) {
+            const auto r = store.remove_point(name);
+            if (r)
+                log.info("source={} event=point-pruned point={}", source, name);
+            else if (r.error().code != Errc::not_found)
+                log.warn("source={} event=prune-failed point={} error={}", source, name, quote(r.error()));
+        });
+        collect_wanted_ = true;
+    }
+}
+
+Result<void> Replica::submit(WorkerTask task) {
+    if (!store_ || shutting_)
+        return fail(Errc::busy, fmt::format("the store of source {} is not open", name_));
+    tasks_.push_back(std::move(task));
+    collect_wanted_ = true;
+    work();
+    return {};
+}
+
+// ---- time -------------------------------------------------------------------------------------------------------------
+
+void Replica::update_hold() {
+    std::string cause;
+    if (store_) {
+        const auto& o = around_.options;
+        const std::uint64_t behind = store_->durable().position - store_->applied();
+        const std::uint64_t limit = cause_ == "server apply" ? o.backlog_bytes_max / 8 * 7 : o.backlog_bytes_max;
+        if (around_.disk_low)
+            cause = "server disk";
+        else if (behind > limit)
+            cause = "server apply";
+    }
+    if (cause != cause_) {
+        if (!cause.empty())
+            around_.log.warn("source={} event=held cause={}", name_, quote(cause));
+        else
+            around_.log.info("source={} event=released cause={}", name_, quote(cause_));
+        cause_ = cause;
+        if (welcomed_)
+            send_heartbeat();
+    }
+    if (welcomed_)
+        session_->hold(!cause_.empty());
+}
+
+void Replica::send_heartbeat() {
+    const auto status = store_->status();
+    proto::Heartbeat h;
+    h.cause = cause_;
+    h.backlog_bytes = status.backlog_bytes;
+    const std::uint64_t wall = around_.clock.realtime_ns();
+    h.lag_ms = status.applied_time_ns == 0 || status.applied_time_ns > wall ? 0 : (wall - status.applied_time_ns) / 1'000'000;
+    h.applied_mark = status.applied_mark;
+    h.points = status.points;
+    h.newest_point_mark = status.newest_point_mark;
+    session_->send_message(proto::FrameType::heartbeat, h);
+}
+
+void Replica::tick() {
+    const std::uint64_t now = around_.clock.monotonic_ns();
+    if (ticked_ns_ != 0 && now > ticked_ns_) {
+        const double s = static_cast<double>(now - ticked_ns_) / 1e9;
+        bytes_in_per_s_ = static_cast<std::uint64_t>(static_cast<double>(bytes_in_ - bytes_in_before_) / s);
+        applied_bytes_per_s_ = static_cast<std::uint64_t>(static_cast<double>(applied_bytes_ - applied_before_) / s);
+    }
+    ticked_ns_ = now;
+    bytes_in_before_ = bytes_in_;
+    applied_before_ = applied_bytes_;
+    if (!store_)
+        return;
+    maybe_point();
+    update_hold();
+    commit();
+    work();  // a checkpoint may be due
+    if (!welcomed_)
+        return;
+    if (session_->unsent() == 0)
+        send_heartbeat();
+    if (bytes_in_per_s_ == 0)
+        session_->trim();
+    if (!session_->held() && loop::Loop::now_ns() > session_->heard_ns() + around_.options.silence_ns) {
+        Session& session = *session_;
+        detach(session);
+        session.refuse({Errc::timeout, 0, fmt::format("nothing came from the agent for {} s",
+                                                      around_.options.silence_ns / second_ns)});
+    }
+}
+
+void Replica::shut(std::move_only_function<void()> done) {
+    shutting_ = true;
+    reopen_.reset();
+    if (session_ != nullptr) {
+        Session& session = *session_;
+        detach(session);
+        session.refuse({Errc::closed, 0, "the server shuts down"});
+    }
+    shut_ = std::move(done);
+    maybe_shut();
+}
+
+/// The last job: a checkpoint, so that the next start has nothing to apply again.
+void Replica::maybe_shut() {
+    if (!shut_ || !quiet() || state_ == State::opening)
+        return;
+    auto done = std::exchange(shut_, {});
+    if (!store_) {
+        done();
+        return;
+    }
+    around_.workers.submit([&loop = around_.loop, &log = around_.log, name = name_, store = std::exchange(store_, {}),
+                            done = std::move(done)]() mutable {
+        if (const auto r = store->checkpoint(); !r)
+            log.warn("source={} event=checkpoint-failed error={}", name, quote(r.error()));
+        store.reset();
+        loop.post(std::move(done));
+    });
+}
+
+Replica::Report Replica::report() const {
+    Report r;
+    r.state = state_;
+    r.error = error_.text;
+    r.connected = welcomed_;
+    if (welcomed_) {
+        r.address = session_->peer();
+        r.agent = agent_;
+    }
+    r.agent_version = hello_.agent_version;
+    r.disks = hello_.disks;
+    r.session = session_number_;
+    r.cause = cause_;
+    r.bytes_in = bytes_in_;
+    r.bytes_in_per_s = bytes_in_per_s_;
+    r.applied_bytes_per_s = applied_bytes_per_s_;
+    if (store_) {
+        r.store = store_->status();
+        const std::uint64_t wall = around_.clock.realtime_ns();
+        r.lag_ms = r.store.durable.time_ns == 0 || r.store.durable.time_ns > wall
+                       ? 0
+                       : (wall - r.store.durable.time_ns) / 1'000'000;
+    }
+    return r;
+}
+
+}  // namespace blkferry::server

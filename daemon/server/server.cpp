@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/server.hpp"
+
+#include <algorithm>
+#include <sys/statvfs.h>
+
+#include <fmt/format.h>
+
+#include "server/control.hpp"
+
+namespace blkferry::server {
+
+namespace {
+constexpr std::size_t read_buffer_bytes = 256U << 10;
+/// Lines about refused connections in one second; more are counted.
+constexpr unsigned refusals_per_second_max = 10;
+constexpr std::uint64_t second_ns = 1'000'000'000;
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::create(loop::Loop& loop, const Clock& clock, Log& log, ServerOptions options) {
+    BLKFERRY_TRY_ASSIGN(auto tls, tls::TlsContext::make_server(options.tls));
+    BLKFERRY_TRY_ASSIGN(auto store, store::Store::open(options.store_dir, clock, options.store));
+    std::unique_ptr<Server> server(
+        new Server(loop, clock, log, std::move(options), std::move(tls), std::shared_ptr<store::Store>(std::move(store))));
+    BLKFERRY_TRY(server->begin());
+    return server;
+}
+
+Server::Server(loop::Loop& loop, const Clock& clock, Log& log, ServerOptions options, tls::TlsContext tls,
+               std::shared_ptr<store::Store> store)
+    : loop_(loop),
+      clock_(clock),
+      log_(log),
+      options_(std::move(options)),
+      tls_(std::move(tls)),
+      store_(std::move(store)),
+      readers_(1),
+      workers_(options_.workers),
+      around_{.loop = loop, .clock = clock, .log = log, .workers = workers_, .store = store_, .options = options_},
+      admission_(options_.admission),
+      buffer_(read_buffer_bytes) {}
+
+Server::~Server() {
+    *alive_ = false;
+}
+
+Result<void> Server::begin() {
+    look_at_disk();
+    BLKFERRY_TRY_ASSIGN(const auto names, store_->sources());
+    for (const std::string& name : names)
+        replicas_.emplace(name, std::make_shared<Replica>(around_, name)).first->second->open();
+    if (!options_.control_socket.empty()) {
+        BLKFERRY_TRY_ASSIGN(control_, Control::create(*this));
+    }
+    BLKFERRY_TRY_ASSIGN(listener_, Listener::create(
+                                       loop_, options_.listen, [this](Accepted a) { accepted(std::move(a)); },
+                                       [this](const Error& e) {
+                                           ++counters_.accept_pauses;
+                                           refused("any", e);
+                                       }));
+    tick_ = loop_.every(options_.heartbeat_ns, [this] { tick(); });
+    for (const std::uint16_t port : listener_->ports())
+        log_.info("server={} event=listening port={} store={} engine={} sources={}", tls_.identity().name, port,
+                  quote(options_.store_dir.string()), store_->engine().name(), names.size());
+    return {};
+}
+
+// ---- connections ------------------------------------------------------------------------------------------------------
+
+void Server::accepted(Accepted connection) {
+    ++counters_.accepted;
+    if (const auto r = admission_.enter(connection.address); !r) {
+        ++counters_.refused_admission;
+        refused(connection.peer, r.error());
+        return;
+    }
+    auto stream = tls_.wrap(std::move(connection.socket), connection.peer);
+    if (!stream) {
+        admission_.leave(connection.address, false);
+        refused(connection.peer, stream.error());
+        return;
+    }
+    const std::uint64_t id = next_session_++;
+    sessions_[id].session = std::make_unique<Session>(loop_, *this, std::move(*stream), std::move(connection.address),
+                                                      std::move(connection.peer), id,
+                                                      SessionTimes{.handshake_ns = options_.handshake_ns});
+}
+
+/// One line for a refused connection, but not a log full of them.
+void Server::refused(const std::string& peer, const Error& why) {
+    const std::uint64_t now = loop::Loop::now_ns();
+    if (now - refusal_window_ns_ >= second_ns) {
+        if (refusals_dropped_ > 0)
+            log_.warn("server={} event=refused count={} text=\"lines left out\"", tls_.identity().name, refusals_dropped_);
+        refusal_window_ns_ = now;
+        refusals_logged_ = 0;
+        refusals_dropped_ = 0;
+    }
+    if (++refusals_logged_ > refusals_per_second_max) {
+        ++refusals_dropped_;
+        return;
+    }
+    log_.warn("server={} event=refused address={} code={} reason={}", tls_.identity().name, peer, to_string(why.code),
+              quote(why));
+}
+
+Result<void> Server::on_frame(Session& session, const proto::FrameReader::View& view) {
+    const auto it = sessions_.find(session.id());
+    BLKFERRY_ASSERT(it != sessions_.end());
+    if (it->second.replica != nullptr)
+        return it->second.replica->receive(view);
+    return first_frame(it->second, view);
+}
+
+Result<void> Server::first_frame(Live& live, const proto::FrameReader::View& view) {
+    Session& session = *live.session;
+    if (view.header.type != proto::FrameType::hello)
+        return fail(Errc::invalid, fmt::format("the first frame is {}, not HELLO", to_string(view.header.type)));
+    BLKFERRY_TRY_ASSIGN(const auto body, decode_body(view.header, view.wire, around_.decompressor, around_.scratch));
+    BLKFERRY_TRY_ASSIGN(const auto hello, proto::decode_hello(body));
+    if (hello.protocol != proto::protocol_version)
+        return fail(Errc::unsupported, fmt::format("HELLO refused: protocol version {}, the server speaks {}",
+                                                   hello.protocol, proto::protocol_version));
+    if (hello.source != session.peer_name())
+        return fail(Errc::denied, fmt::format("HELLO refused: source '{}', but the certificate is of '{}'", hello.source,
+                                              session.peer_name()));
+    if (stopping_)
+        return fail(Errc::closed, "the server shuts down");
+    auto it = replicas_.find(hello.source);
+    if (it == replicas_.end()) {
+        if (replicas_.size() >= options_.sources_max)
+            return fail(Errc::no_space, fmt::format("HELLO refused: the server holds {} sources, no more are allowed",
+                                                    replicas_.size()));
+        it = replicas_.emplace(hello.source, std::make_shared<Replica>(around_, hello.source)).first;
+        it->second->open();
+    }
+    BLKFERRY_TRY(it->second->attach(session, hello));
+    live.replica = it->second;
+    admission_.established(session.address());
+    return {};
+}
+
+void Server::on_drained(Session& session) {
+    const auto it = sessions_.find(session.id());
+    if (it != sessions_.end() && it->second.replica != nullptr)
+        it->second.replica->drained();
+}
+
+void Server::on_ended(Session& session, const Error& why) {
+    const auto it = sessions_.find(session.id());
+    BLKFERRY_ASSERT(it != sessions_.end());
+    Live live = std::move(it->second);
+    sessions_.erase(it);
+    admission_.leave(session.address(), live.replica != nullptr);
+    if (live.replica != nullptr) {
+        live.replica->detach(session);
+        if (why.code == Errc::closed)
+            log_.info("source={} event=disconnected address={} reason={}", live.replica->name(), session.peer(), quote(why));
+        else
+            log_.warn("source={} event=disconnected address={} code={} reason={}", live.replica->name(), session.peer(),
+                      to_string(why.code), quote(why));
+    } else {
+        ++counters_.refused_tls;
+        refused(session.peer(), why);
+    }
+    if (why.code != Errc::closed && live.replica != nullptr)
+        ++counters_.refused_frames;
+    // The session is on the call stack: it goes in the next round.
+    loop_.post([dead = std::move(live.session)]() mutable { dead.reset(); });
+    maybe_stopped();
+}
+
+// ---- time -------------------------------------------------------------------------------------------------------------
+
+void Server::tick() {
+    look_at_disk();
+    for (const auto& [name, replica] : replicas_)
+        replica->tick();
+}
+
+void Server::look_at_disk() {
+    struct statvfs fs {};
+    if (::statvfs(options_.store_dir.c_str(), &fs) != 0)
+        return;
+    free_bytes_ = static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize;
+    const std::uint64_t reserve = options_.disk_reserve_bytes;
+    const bool low = free_bytes_ < (around_.disk_low ? reserve + reserve / 8 : reserve);
+    if (low != around_.disk_low)
+        log_.warn("server={} event={} free_bytes={} reserve_bytes={}", tls_.identity().name,
+                  low ? "disk-low" : "disk-well", free_bytes_, reserve);
+    around_.disk_low = low;
+}
+
+Result<void> Server::reload_tls() {
+    return tls_.reload();
+}
+
+void Server::stop(std::move_only_function<void()> done) {
+    stopping_ = true;
+    stopped_ = std::move(done);
+    listener_.reset();
+    tick_.reset();
+    std::vector<Session*> strangers;
+    for (auto& [id, live] : sessions_)
+        if (live.replica == nullptr)
+            strangers.push_back(live.session.get());
+    for (Session* s : strangers)  // ends at once in a TLS handshake, and so leaves the table
+        s->refuse({Errc::closed, 0, "the server shuts down"});
+    replicas_open_ = replicas_.size();
+    for (auto& [name, replica] : replicas_)
+        replica->shut([this, alive = alive_] {
+            if (!*alive)
+                return;
+            --replicas_open_;
+            maybe_stopped();
+        });
+    loop_.post([this, alive = alive_] {
+        if (*alive)
+            maybe_stopped();
+    });
+}
+
+void Server::maybe_stopped() {
+    if (!stopping_ || !stopped_ || replicas_open_ > 0 || !sessions_.empty())
+        return;
+    control_.reset();
+    loop_.post(std::exchange(stopped_, {}));
+}
+
+}  // namespace blkferry::server
