@@ -197,8 +197,8 @@ static void bf_detach_sweep(struct bf_disk *d)
 	u32 i, n = bf_inflight_size();
 
 	for (i = 0; i < n; i++) {
-		if (READ_ONCE(bf_keys[i]) && bf_inflight_take(&bf_entries[i], d))
-			bf_end(&bf_entries[i], BLKFERRY_D_FAILED, BF_WHY_NONE);
+		if (READ_ONCE(bf_inflight.keys[i]) && bf_inflight_take(&bf_inflight.entries[i], d))
+			bf_end(&bf_inflight.entries[i], BLKFERRY_D_FAILED, BF_WHY_NONE);
 		if (!(i & 1023))
 			cond_resched();
 	}

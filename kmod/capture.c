@@ -11,26 +11,12 @@
  *   payload outside of the lock -> COPIED
  */
 #include <linux/blk-crypto.h>
-#include <linux/ktime.h>
-#include <linux/timekeeping.h>
 
 #include "capture.h"
 #include "complete.h"
 #include "disk.h"
 #include "inflight.h"
 #include "ring.h"
-
-/* A write on its way through the probe. */
-struct bf_shot {
-	struct bf_disk *d;
-	struct bio *bio;
-	struct bf_entry *e;		/* NULL: no slot, goes to the dirty map */
-	u64 sector;
-	u32 nr;				/* sectors, cut to the disk's size */
-	u32 len;			/* payload bytes to copy */
-	u16 op;				/* enum blkferry_op */
-	bool dirty;			/* no payload may be taken */
-};
 
 static __always_inline u16 bf_op(const struct bio *bio)
 {
@@ -60,7 +46,7 @@ static __always_inline u16 bf_op_flags(const struct bio *bio)
 	return flags;
 }
 
-static void bf_copy(u8 *to, struct bio *bio, u32 len)
+static noinline void bf_copy_many(u8 *to, struct bio *bio, u32 len)
 {
 	struct bvec_iter iter;
 	struct bio_vec v;
@@ -75,99 +61,76 @@ static void bf_copy(u8 *to, struct bio *bio, u32 len)
 	WARN_ON_ONCE(len);
 }
 
-/* The table has no slot: because the bio is in it already, or because it is full. */
-static noinline struct bf_entry *bf_claim_again(struct bf_disk *d, struct bio *bio,
-						struct bf_entry *old)
+/* Copy the payload.  A whole page is so common that its copy is compiled in. */
+static __always_inline void bf_copy(u8 *to, struct bio *bio, u32 len)
 {
+	const struct bio_vec *b = &bio->bi_io_vec[bio->bi_iter.bi_idx];
+
+	if (!IS_ENABLED(CONFIG_HIGHMEM) && len == PAGE_SIZE && b->bv_len >= PAGE_SIZE &&
+	    !(b->bv_offset | bio->bi_iter.bi_bvec_done))
+		memcpy(to, page_address(b->bv_page), PAGE_SIZE);
+	else
+		bf_copy_many(to, bio, len);
+}
+
+/* The bio's bucket is not simply free: the bio is in it already, or it is full. */
+static noinline struct bf_entry *bf_claim_hard(struct bf_disk *d, struct bio *bio)
+{
+	struct bf_entry *e, *old;
 	unsigned long flags;
-	struct bf_entry *e;
 	u64 before;
 
+	e = bf_inflight_claim_slow(bio, &old);
 	if (old) {
 		if (bf_inflight_sub(old, (unsigned long)bio, 0, true, &before) == BF_SUB_LAST)
 			bf_end(old, BLKFERRY_D_FAILED, BLKFERRY_C_REUSED);
-		e = bf_inflight_claim(bio, &old);
-		if (e)
-			return e;
+		e = bf_inflight_claim_slow(bio, &old);
 	}
-	raw_spin_lock_irqsave(&d->lock, flags);
+	if (e)
+		return e;
+	flags = bf_lock(d);
 	bf_count(d, BLKFERRY_C_INFLIGHT_FULL, 1);
-	raw_spin_unlock_irqrestore(&d->lock, flags);
+	bf_unlock(d, flags);
 	return NULL;
 }
 
-/* Beyond the size that the disk had at attach: true if nothing is left of it. */
-static noinline bool bf_beyond_end(struct bf_shot *s)
+static __always_inline struct bf_entry *bf_claim(struct bf_disk *d, struct bio *bio)
 {
-	struct bf_disk *d = s->d;
-	unsigned long flags;
+	struct bf_entry *e = bf_inflight_claim(bio);
 
-	raw_spin_lock_irqsave(&d->lock, flags);
+	return likely(e) ? e : bf_claim_hard(d, bio);
+}
+
+/* Beyond the size that the disk had at attach: how much of it is within. */
+static noinline u32 bf_beyond_end(struct bf_disk *d, u64 sector, u32 nr)
+{
+	unsigned long flags = bf_lock(d);
+
 	bf_count(d, BLKFERRY_C_BEYOND_END, 1);
 	if (!(d->flags & BLKFERRY_CTL_RESIZED)) {
 		bf_disk_set_flags(d, BLKFERRY_CTL_RESIZED, 0);
 		bf_disk_wake(d);
 		bf_disk_news(d, BLKFERRY_EV_RESIZED);
 	}
-	raw_spin_unlock_irqrestore(&d->lock, flags);
-	s->nr = bf_extent_clip(s->sector, s->nr, d->nr_sectors);
-	s->dirty = true;
-	return !s->nr;
+	bf_unlock(d, flags);
+	return bf_extent_clip(sector, nr, d->nr_sectors);
 }
 
-/* Under the lock: why this one goes to the dirty map. */
-static void bf_dirty_why(struct bf_shot *s)
+/* Under the lock: a descriptor without payload, the range goes to the dirty map. */
+static noinline void bf_record_dirty(struct bf_disk *d, const struct bio *bio,
+				     struct blkferry_desc *desc)
 {
-	struct bf_disk *d = s->d;
-
-	if (s->op == BLKFERRY_OP_WRITE) {
-		if (bio_has_crypt_ctx(s->bio))
+	if (bio_op(bio) == REQ_OP_WRITE) {
+		if (bio_has_crypt_ctx((struct bio *)bio))
 			bf_count(d, BLKFERRY_C_INLINE_CRYPT, 1);
-		else if (s->bio->bi_iter.bi_size > d->inline_max)
+		else if (bio->bi_iter.bi_size > d->inline_max)
 			bf_count(d, BLKFERRY_C_OVERSIZE, 1);
 	}
 	bf_count(d, BLKFERRY_C_DIRTY_OPS, 1);
-	bf_count(d, BLKFERRY_C_DIRTY_SECTORS, s->nr);
-	bf_disk_mark(d, s->sector, s->nr);
-}
-
-/* Under the lock, room is made sure of: the descriptor of a write. */
-static __always_inline struct blkferry_desc *bf_record(struct bf_shot *s, u64 pos)
-{
-	struct bf_disk *d = s->d;
-	struct blkferry_desc *desc = bf_ring_desc(d, d->ring.head);
-	u16 flags = bf_op_flags(s->bio);
-	u32 state;
-
-	desc->seq = atomic64_inc_return(&bf_seq);
-	desc->sector = s->sector;
-	desc->time_ns = ktime_to_ns(ktime_get_coarse_real());
-	desc->nr_sectors = s->nr;
-	desc->data_pos = s->len ? pos : 0;
-	desc->data_len = s->len;
-	desc->op = likely(s->op) ? s->op : BLKFERRY_OP_WRITE;
-	bf_count(d, BLKFERRY_C_OPS, 1);
-	bf_count(d, BLKFERRY_C_SECTORS, s->nr);
-	if (unlikely(s->dirty)) {
-		state = BLKFERRY_D_DIRTY;
-		bf_dirty_why(s);
-		bf_disk_gap(d, desc->seq);
-	} else {
-		s->e->ovl = bf_ovl_enter(d->ovl, s->sector, s->sector + s->nr);
-		if (unlikely(s->e->ovl & BF_OVL_HIT))
-			flags |= BLKFERRY_F_OVERLAP;
-		s->e->index = d->ring.head;
-		if (s->len) {
-			bf_ring_take(&d->ring, pos, s->len);
-			state = BLKFERRY_D_BUSY;
-		} else {
-			state = BLKFERRY_D_COPIED;
-		}
-	}
-	desc->flags = flags;
-	WRITE_ONCE(desc->state, state);
-	bf_ring_append(d);
-	return desc;
+	bf_count(d, BLKFERRY_C_DIRTY_SECTORS, desc->nr_sectors);
+	bf_disk_mark(d, desc->sector, desc->nr_sectors);
+	desc->state = BLKFERRY_D_DIRTY;
+	bf_disk_gap(d, desc->seq);
 }
 
 /* Under the lock: no room in the ring, or a consumer that cannot be trusted. */
@@ -181,21 +144,68 @@ static noinline void bf_no_room(struct bf_disk *d, int err)
 	bf_ring_to_bitmap(d);
 }
 
-static __always_inline void bf_arm(struct bf_shot *s, enum bf_kind kind)
+/* Under the lock: the slot is filled, completions may come. */
+static __always_inline void bf_arm(struct bf_disk *d, struct bf_entry *e, enum bf_kind kind,
+				   const struct bio *bio)
 {
-	struct bf_disk *d = s->d;
-	struct bf_entry *e = s->e;
+	u32 parity = d->parity;
 
-	if (unlikely(!e))
-		return;
 	e->disk = d;
-	e->sector = s->sector;
-	e->nr_sectors = s->nr;
 	e->born = (u32)jiffies;
 	e->kind = kind;
-	e->parity = d->parity;
-	d->inflight[d->parity]++;
-	bf_inflight_arm(e, s->bio->bi_iter.bi_size);
+	e->parity = parity;
+	d->inflight[parity]++;
+	bf_inflight_arm(e, bio->bi_iter.bi_size);
+}
+
+/* Under the lock: to the dirty map, now and again at completion. */
+static __always_inline void bf_arm_dirty(struct bf_disk *d, struct bf_entry *e,
+					 const struct bio *bio, u64 sector, u32 nr)
+{
+	if (unlikely(!e))
+		return;
+	e->sector = sector;
+	e->nr_sectors = nr;
+	bf_arm(d, e, BF_KIND_DIRTY, bio);
+}
+
+/*
+ * Under the lock, in RESYNC or RING, room is made sure of.  len is 0 and e
+ * does not matter if dirty.  Returns the descriptor.
+ */
+static __always_inline struct blkferry_desc *bf_record(struct bf_disk *d, struct bio *bio,
+						       struct bf_entry *e, u32 nr, u16 op, u32 len,
+						       u64 pos, bool dirty)
+{
+	struct blkferry_desc *desc = bf_ring_desc(d, d->ring.head);
+	u64 sector = bio->bi_iter.bi_sector;
+	u16 flags = bf_op_flags(bio);
+
+	desc->seq = atomic64_inc_return(&bf_seq);
+	desc->sector = sector;
+	desc->data_pos = len ? pos : 0;
+	desc->time_ns = bf_disk_time(d);
+	desc->nr_sectors = nr;
+	desc->data_len = len;
+	desc->op = op;
+	bf_count(d, BLKFERRY_C_OPS, 1);
+	bf_count(d, BLKFERRY_C_SECTORS, nr);
+	if (unlikely(dirty)) {
+		bf_record_dirty(d, bio, desc);
+		bf_arm_dirty(d, e, bio, sector, nr);
+	} else {
+		if (likely(len))
+			bf_ring_take(&d->ring, pos, len);
+		WRITE_ONCE(desc->state, len ? BLKFERRY_D_BUSY : BLKFERRY_D_COPIED);
+		e->ovl = bf_ovl_enter(d->ovl, sector, sector + nr);
+		if (unlikely(e->ovl & BF_OVL_HIT))
+			flags |= BLKFERRY_F_OVERLAP;
+		e->desc = desc;
+		bf_arm(d, e, BF_KIND_RING, bio);
+	}
+	desc->flags = flags;
+	bf_ring_append(d);
+	return desc;
 }
 
 /*
@@ -204,11 +214,8 @@ static __always_inline void bf_arm(struct bf_shot *s, enum bf_kind kind)
  */
 static noinline void bf_capture_nothing(struct bf_disk *d, struct bio *bio)
 {
-	struct bf_entry *e, *old;
+	struct bf_entry *e = bf_claim(d, bio);
 
-	e = bf_inflight_claim(bio, &old);
-	if (!e)
-		e = bf_claim_again(d, bio, old);
 	if (!e)
 		return;
 	e->disk = d;
@@ -219,63 +226,98 @@ static noinline void bf_capture_nothing(struct bf_disk *d, struct bio *bio)
 	bf_inflight_arm(e, max(bio->bi_iter.bi_size, 1U));
 }
 
-static __always_inline void bf_capture(struct bf_disk *d, struct bio *bio)
+/* A write to a protected disk, in any state; made for RESYNC and RING. */
+static noinline void bf_capture_ring(struct bf_disk *d, struct bio *bio)
 {
-	struct bf_shot s = {
-		.d = d,
-		.bio = bio,
-		.sector = bio->bi_iter.bi_sector,
-		.nr = bio->bi_iter.bi_size >> SECTOR_SHIFT,
-		.op = bf_op(bio),
-	};
+	u64 sector = bio->bi_iter.bi_sector, pos = 0;
+	u32 nr = bio->bi_iter.bi_size >> SECTOR_SHIFT, len = 0;
 	struct blkferry_desc *desc = NULL;
-	struct bf_entry *old;
+	struct bf_entry *e;
+	u16 op = bf_op(bio);
 	unsigned long flags;
-	u64 pos = 0;
-	int err = 0;
+	bool dirty = false;
 
-	if (unlikely(s.sector + s.nr > d->nr_sectors) && bf_beyond_end(&s)) {
-		bf_capture_nothing(d, bio);
+	if (unlikely(!nr)) {
+		if (!d->mq)
+			bf_capture_nothing(d, bio);
 		return;
 	}
-	s.e = bf_inflight_claim(bio, &old);
-	if (unlikely(!s.e))
-		s.e = bf_claim_again(d, bio, old);
-	if (likely(s.op == BLKFERRY_OP_WRITE)) {
-		s.len = s.nr << SECTOR_SHIFT;
-		if (unlikely(s.len > d->inline_max || bio_has_crypt_ctx(bio)))
-			s.dirty = true;
-	} else if (!s.op) {
-		s.dirty = true;
+	if (unlikely(sector + nr > d->nr_sectors)) {
+		nr = bf_beyond_end(d, sector, nr);
+		if (!nr) {
+			bf_capture_nothing(d, bio);
+			return;
+		}
+		dirty = true;
 	}
-	if (unlikely(s.dirty || !s.e)) {
-		s.dirty = true;
-		s.len = 0;
+	e = bf_claim(d, bio);
+	if (likely(op == BLKFERRY_OP_WRITE)) {
+		len = nr << SECTOR_SHIFT;
+		if (unlikely(len > d->inline_max || bio_has_crypt_ctx(bio)))
+			dirty = true;
+	} else if (unlikely(!op)) {
+		op = BLKFERRY_OP_WRITE;
+		dirty = true;
+	}
+	if (unlikely(dirty || !e)) {
+		dirty = true;
+		len = 0;
 	}
 
-	raw_spin_lock_irqsave(&d->lock, flags);
+	flags = bf_lock(d);
 	if (likely(d->state >= BLKFERRY_RESYNC)) {
-		err = bf_ring_reserve(d, s.sector, s.len, &pos);
-		if (unlikely(err))
+		int err = bf_ring_reserve(d, sector, len, &pos);
+
+		if (likely(!err))
+			desc = bf_record(d, bio, e, nr, op, len, pos, dirty);
+		else
 			bf_no_room(d, err);
 	}
-	if (likely(d->state >= BLKFERRY_RESYNC)) {
-		desc = bf_record(&s, pos);
-		bf_arm(&s, s.dirty ? BF_KIND_DIRTY : BF_KIND_RING);
-	} else if (d->state == BLKFERRY_BITMAP) {
-		bf_count(d, BLKFERRY_C_DIRTY_OPS, 1);
-		bf_count(d, BLKFERRY_C_DIRTY_SECTORS, s.nr);
-		bf_disk_mark(d, s.sector, s.nr);
-		bf_arm(&s, BF_KIND_DIRTY);
-	} else if (s.e) {
-		bf_inflight_free(s.e);
+	if (unlikely(!desc)) {
+		if (likely(d->state == BLKFERRY_BITMAP)) {
+			bf_count(d, BLKFERRY_C_DIRTY_OPS, 1);
+			bf_count(d, BLKFERRY_C_DIRTY_SECTORS, nr);
+			bf_disk_mark_one(d, sector, nr);
+			bf_arm_dirty(d, e, bio, sector, nr);
+		} else if (e) {
+			bf_inflight_free(e);
+		}
+		len = 0;
 	}
-	raw_spin_unlock_irqrestore(&d->lock, flags);
+	bf_unlock(d, flags);
 
-	if (desc && s.len) {
-		bf_copy(d->data + (pos & (d->ring.data_bytes - 1)), bio, s.len);
+	if (likely(len)) {
+		bf_copy(d->data + (pos & (d->ring.data_bytes - 1)), bio, len);
 		smp_store_release(&desc->state, BLKFERRY_D_COPIED);
 	}
+}
+
+/* A write to a disk that is in BITMAP, as it seems. */
+static noinline void bf_capture_bitmap(struct bf_disk *d, struct bio *bio)
+{
+	u64 sector = bio->bi_iter.bi_sector;
+	u32 nr = bio->bi_iter.bi_size >> SECTOR_SHIFT;
+	struct bf_entry *e;
+	unsigned long flags;
+
+	if (unlikely(!nr || sector + nr > d->nr_sectors)) {
+		bf_capture_ring(d, bio);
+		return;
+	}
+	e = bf_claim(d, bio);
+	flags = bf_lock(d);
+	if (unlikely(d->state != BLKFERRY_BITMAP)) {
+		bf_unlock(d, flags);
+		if (e)
+			bf_inflight_free(e);
+		bf_capture_ring(d, bio);
+		return;
+	}
+	bf_count(d, BLKFERRY_C_DIRTY_OPS, 1);
+	bf_count(d, BLKFERRY_C_DIRTY_SECTORS, nr);
+	bf_disk_mark_one(d, sector, nr);
+	bf_arm_dirty(d, e, bio, sector, nr);
+	bf_unlock(d, flags);
 }
 
 BF_TP_BIO_QUEUE(bf_probe_bio_queue)
@@ -287,10 +329,10 @@ BF_TP_BIO_QUEUE(bf_probe_bio_queue)
 	preempt_disable_notrace();
 	d = bf_lookup(bf_bio_disk(bio));
 	if (unlikely(d)) {
-		if (likely(bio->bi_iter.bi_size))
-			bf_capture(d, bio);
-		else if (!d->mq)
-			bf_capture_nothing(d, bio);
+		if (READ_ONCE(d->state) != BLKFERRY_BITMAP)
+			bf_capture_ring(d, bio);
+		else
+			bf_capture_bitmap(d, bio);
 	}
 	preempt_enable_notrace();
 }
@@ -306,14 +348,14 @@ BF_TP_RQ_ISSUE(bf_probe_rq_issue)
 	preempt_disable_notrace();
 	d = bf_lookup(bf_rq_disk(rq));
 	if (d) {
-		raw_spin_lock_irqsave(&d->lock, flags);
+		flags = bf_lock(d);
 		bf_count(d, BLKFERRY_C_PASSTHROUGH, 1);
 		if (!(d->flags & BLKFERRY_CTL_UNTRACKED)) {
 			bf_disk_set_flags(d, BLKFERRY_CTL_UNTRACKED, 0);
 			bf_disk_wake(d);
 			bf_disk_news(d, BLKFERRY_EV_UNTRACKED);
 		}
-		raw_spin_unlock_irqrestore(&d->lock, flags);
+		bf_unlock(d, flags);
 	}
 	preempt_enable_notrace();
 }

@@ -48,29 +48,87 @@ static void bf_end_dirty(struct bf_disk *d, u64 sector, u64 nr, u64 seq)
 		bf_disk_gap_next(d);
 }
 
+/* Under the lock: a descriptor that does not simply end DONE. */
+static noinline void bf_end_odd(struct bf_disk *d, struct blkferry_desc *desc,
+				enum blkferry_desc_state how)
+{
+	if (how == BLKFERRY_D_CANCELLED) {
+		bf_count(d, BLKFERRY_C_CANCELLED, 1);
+		bf_count(d, BLKFERRY_C_CANCELLED_SECTORS, desc->nr_sectors);
+	} else {
+		bf_count(d, BLKFERRY_C_FAILED, 1);
+		bf_end_dirty(d, desc->sector, desc->nr_sectors, desc->seq);
+	}
+}
+
+/* Under the lock: an operation that was not simply in one region leaves the filter. */
+static noinline void bf_end_overlap(struct bf_disk *d, struct blkferry_desc *desc, u32 entered,
+				    enum blkferry_desc_state how)
+{
+	u64 first, past;
+
+	if (!bf_ovl_leave(d->ovl, desc->sector, desc->sector + desc->nr_sectors, entered,
+			  &first, &past) || how == BLKFERRY_D_CANCELLED)
+		return;
+	bf_count(d, BLKFERRY_C_OVERLAPS, 1);
+	bf_end_dirty(d, first, past - first, desc->seq);
+}
+
 /* Under the lock: finish the descriptor of an entry. */
 static __always_inline void bf_end_desc(struct bf_disk *d, struct bf_entry *e,
 					enum blkferry_desc_state how)
 {
-	struct blkferry_desc *desc = bf_ring_desc(d, e->index);
-	u64 first, past;
+	struct blkferry_desc *desc = e->desc;
 
-	if (unlikely(bf_ovl_leave(d->ovl, e->sector, e->sector + e->nr_sectors, e->ovl,
-				  &first, &past)) && how != BLKFERRY_D_CANCELLED) {
-		bf_count(d, BLKFERRY_C_OVERLAPS, 1);
-		bf_end_dirty(d, first, past - first, desc->seq);
-	}
-	if (likely(how == BLKFERRY_D_DONE)) {
+	if (unlikely(!bf_ovl_leave_one(d->ovl, e->ovl)))
+		bf_end_overlap(d, desc, e->ovl, how);
+	if (likely(how == BLKFERRY_D_DONE))
 		bf_count(d, BLKFERRY_C_DONE, 1);
-	} else if (how == BLKFERRY_D_CANCELLED) {
-		bf_count(d, BLKFERRY_C_CANCELLED, 1);
-		bf_count(d, BLKFERRY_C_CANCELLED_SECTORS, e->nr_sectors);
-	} else {
-		bf_count(d, BLKFERRY_C_FAILED, 1);
-		bf_end_dirty(d, e->sector, e->nr_sectors, desc->seq);
-	}
+	else
+		bf_end_odd(d, desc, how);
 	/* everything above must be seen by who sees the final state */
 	smp_store_release(&desc->state, how);
+}
+
+/* Under the lock: an entry without a descriptor. */
+static __always_inline void bf_end_no_desc(struct bf_disk *d, struct bf_entry *e)
+{
+	if (likely(e->kind == BF_KIND_DIRTY)) {
+		d->inflight[e->parity]--;
+		/* a gap is open since its submit, and was not closed: it is in flight */
+		if (likely(d->state == BLKFERRY_BITMAP)) {
+			bf_disk_mark_one(d, e->sector, e->nr_sectors);
+			return;
+		}
+	} else if (e->kind == BF_KIND_NONE) {
+		return;
+	}
+	bf_end_dirty(d, e->sector, e->nr_sectors, 0);
+}
+
+/* bf_end_keep(), to be compiled into the probes. */
+static __always_inline void bf_end_inline(struct bf_entry *e, enum blkferry_desc_state how,
+					  enum blkferry_counter why)
+{
+	struct bf_disk *d = e->disk;
+	bool desc = e->kind == BF_KIND_RING;
+	unsigned long flags = bf_lock(d);
+
+	if (likely(desc)) {
+		d->inflight[e->parity]--;
+		bf_end_desc(d, e, how);
+	} else {
+		bf_end_no_desc(d, e);
+	}
+	if (unlikely(why != BF_WHY_NONE))
+		bf_count(d, why, 1);
+	bf_unlock(d, flags);
+	if (desc) {
+		/* pairs with the consumer: need_wake set, then states read */
+		smp_mb();
+		if (unlikely(READ_ONCE(d->cons->need_wake)))
+			bf_disk_wake(d);
+	}
 }
 
 /*
@@ -80,29 +138,7 @@ static __always_inline void bf_end_desc(struct bf_disk *d, struct bf_entry *e,
  */
 void bf_end_keep(struct bf_entry *e, enum blkferry_desc_state how, enum blkferry_counter why)
 {
-	struct bf_disk *d = e->disk;
-	bool desc = e->kind == BF_KIND_RING;
-	unsigned long flags;
-
-	raw_spin_lock_irqsave(&d->lock, flags);
-	if (likely(desc)) {
-		d->inflight[e->parity]--;
-		bf_end_desc(d, e, how);
-	} else if (e->kind == BF_KIND_DIRTY) {
-		d->inflight[e->parity]--;
-		bf_end_dirty(d, e->sector, e->nr_sectors, 0);
-	} else if (e->kind == BF_KIND_ZOMBIE) {
-		bf_end_dirty(d, e->sector, e->nr_sectors, 0);
-	}
-	if (unlikely(why != BF_WHY_NONE))
-		bf_count(d, why, 1);
-	raw_spin_unlock_irqrestore(&d->lock, flags);
-	if (desc) {
-		/* pairs with the consumer: need_wake set, then states read */
-		smp_mb();
-		if (unlikely(READ_ONCE(d->cons->need_wake)))
-			bf_disk_wake(d);
-	}
+	bf_end_inline(e, how, why);
 }
 
 void bf_end(struct bf_entry *e, enum blkferry_desc_state how, enum blkferry_counter why)
@@ -117,11 +153,11 @@ static noinline void bf_unknown(struct bf_disk *d, u64 sector, u32 bytes,
 {
 	unsigned long flags;
 
-	raw_spin_lock_irqsave(&d->lock, flags);
+	flags = bf_lock(d);
 	bf_count(d, why, 1);
 	if (sector < d->nr_sectors)
 		bf_end_dirty(d, sector, DIV_ROUND_UP(bytes, SECTOR_SIZE), 0);
-	raw_spin_unlock_irqrestore(&d->lock, flags);
+	bf_unlock(d, flags);
 }
 
 /* The same, but its range is gone too: everything has to be re-read. */
@@ -129,14 +165,14 @@ static noinline void bf_unknown_range(struct bf_disk *d)
 {
 	unsigned long flags;
 
-	raw_spin_lock_irqsave(&d->lock, flags);
+	flags = bf_lock(d);
 	bf_count(d, BLKFERRY_C_UNKNOWN, 1);
 	if (d->state != BLKFERRY_STOPPED &&
 	    (d->map.moving || d->map.active_bits != d->map.nbits)) {
 		d->mark_all = true;
 		bf_disk_gap_next(d);
 	}
-	raw_spin_unlock_irqrestore(&d->lock, flags);
+	bf_unlock(d, flags);
 }
 
 /* The entry of a bio or, if it is a part of one, of its parent; *key is whose. */
@@ -177,9 +213,11 @@ static __always_inline void bf_rq_bytes(struct gendisk *gd, const struct bio *bi
 			bf_unknown(d, bio->bi_iter.bi_sector, bytes,
 				   known ? BLKFERRY_C_RESTACKED : BLKFERRY_C_UNKNOWN);
 	}
-	if (sub == BF_SUB_LAST)
-		bf_end(e, unlikely(word & BF_WORD_ERROR) ? BLKFERRY_D_FAILED : BLKFERRY_D_DONE,
-		       BF_WHY_NONE);
+	if (sub == BF_SUB_LAST) {
+		bf_end_inline(e, unlikely(word & BF_WORD_ERROR) ? BLKFERRY_D_FAILED :
+			      BLKFERRY_D_DONE, BF_WHY_NONE);
+		bf_inflight_free(e);
+	}
 }
 
 BF_TP_RQ_COMPLETE(bf_probe_rq_complete)
@@ -200,7 +238,7 @@ BF_TP_RQ_COMPLETE(bf_probe_rq_complete)
 }
 
 /* The bio itself is in the table and has ended. */
-static __always_inline void bf_bio_end(struct bf_entry *e, const struct bio *bio)
+static noinline void bf_bio_end(struct bf_entry *e, const struct bio *bio)
 {
 	enum blkferry_desc_state how = BLKFERRY_D_DONE;
 	u64 word;
@@ -209,53 +247,65 @@ static __always_inline void bf_bio_end(struct bf_entry *e, const struct bio *bio
 		return;
 	if (unlikely(bio->bi_status)) {
 		/* never became a request: it did not happen */
-		if (e->disk->mq && !(word & BF_WORD_ERROR) &&
-		    (word & BF_WORD_LEFT) == (u64)e->nr_sectors << SECTOR_SHIFT)
+		if (e->kind == BF_KIND_RING && e->disk->mq && !(word & BF_WORD_ERROR) &&
+		    (word & BF_WORD_LEFT) == e->desc->nr_sectors << SECTOR_SHIFT)
 			how = BLKFERRY_D_CANCELLED;
 		else
 			how = BLKFERRY_D_FAILED;
 	} else if (unlikely(word & BF_WORD_ERROR)) {
 		how = BLKFERRY_D_FAILED;
 	}
-	bf_end(e, how, BF_WHY_NONE);
+	bf_end_inline(e, how, BF_WHY_NONE);
+	bf_inflight_free(e);
 }
 
 /*
- * A bio that is not in the table has ended: a part that never became a
- * request, or a write of a bio-based disk that nobody followed.
+ * A part of a bio has ended that is not in the table itself and never became a
+ * request.  Parts of a bio-based disk end with their parent: nothing to do.
  */
-static __always_inline void bf_bio_other(const struct bio *bio)
+static noinline void bf_bio_part(const struct bio *bio)
 {
-	struct bf_entry *e = NULL;
-	struct bf_disk *d;
 	unsigned long key;
+	struct bf_entry *e = bf_find(bio, &key);
+	struct bf_disk *d;
 	u64 word;
 
-	if (unlikely(bio->bi_end_io == bf_chain_end_io)) {
-		e = bf_find(bio, &key);
-		/* the parts of a bio-based disk end with their parent */
-		if (e && bio->bi_status && bio->bi_iter.bi_size &&
+	if (e) {
+		if (bio->bi_status && bio->bi_iter.bi_size &&
 		    bf_inflight_sub(e, key, bio->bi_iter.bi_size, true, &word) == BF_SUB_LAST)
 			bf_end(e, BLKFERRY_D_FAILED, BF_WHY_NONE);
-	}
-	if (e)
 		return;
+	}
 	d = bf_lookup(bf_bio_disk(bio));
-	if (unlikely(d && !d->mq))
+	if (d && !d->mq)
+		bf_unknown_range(d);
+}
+
+/* A write that nobody followed has ended on a protected disk. */
+static noinline void bf_bio_unknown(struct bf_disk *d)
+{
+	/* blk-mq: it died before it became a request, or a request tells its range */
+	if (!d->mq)
 		bf_unknown_range(d);
 }
 
 BF_TP_BIO_COMPLETE(bf_probe_bio_complete)
 {
 	struct bf_entry *e;
+	struct bf_disk *d;
 
 	if (!op_is_write(bio->bi_opf))
 		return;
 	preempt_disable_notrace();
 	e = bf_inflight_find(bio);
-	if (e)
+	if (e) {
 		bf_bio_end(e, bio);
-	else
-		bf_bio_other(bio);
+	} else if (unlikely(bio->bi_end_io == bf_chain_end_io)) {
+		bf_bio_part(bio);
+	} else {
+		d = bf_lookup(bf_bio_disk(bio));
+		if (unlikely(d))
+			bf_bio_unknown(d);
+	}
 	preempt_enable_notrace();
 }

@@ -142,6 +142,7 @@ struct bf_disk *bf_disk_alloc(const struct bf_disk_config *cfg)
 	d->nr_sectors = cfg->nr_sectors;
 	d->inline_max = cfg->inline_max;
 	bf_ring_init(&d->ring, cfg->descs, cfg->data_bytes);
+	d->tick = jiffies - 1;
 	bf_disk_init_ctl(d, cfg);
 	for (chunk = 0; chunk < d->map.nchunks; chunk++) {
 		bf_disk_mark_chunk(d, chunk);

@@ -17,10 +17,12 @@
 #include <linux/atomic.h>
 #include <linux/hash.h>
 #include <linux/irq_work.h>
+#include <linux/jiffies.h>
 #include <linux/kref.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
+#include <linux/timekeeping.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
@@ -52,6 +54,8 @@ struct bf_disk {
 	u32 parity;			/* epoch parity of new writes */
 	u32 inflight[2];		/* writes in flight per parity */
 	bool mark_all;			/* the whole active map has to be set */
+	unsigned long tick;		/* jiffies when time_ns was read */
+	u64 time_ns;			/* CLOCK_REALTIME, coarse */
 	u64 gap_seq;
 	struct bf_ring ring;
 	struct bf_map map;
@@ -141,6 +145,61 @@ static __always_inline struct bf_disk *bf_lookup(const struct gendisk *gd)
 			return d;
 		i = (i + 1) & (BF_LOOKUP_SLOTS - 1);
 	}
+}
+
+/*
+ * The disk's lock in the probes.  Inlined where nothing checks locks: the four
+ * calls of a write would cost more than what they protect.
+ */
+static __always_inline unsigned long bf_lock(struct bf_disk *d) __acquires(&d->lock)
+{
+	unsigned long flags;
+
+#if defined(CONFIG_LOCKDEP) || defined(CONFIG_DEBUG_SPINLOCK)
+	raw_spin_lock_irqsave(&d->lock, flags);
+#else
+	local_irq_save(flags);
+	do_raw_spin_lock(&d->lock);
+#endif
+	return flags;
+}
+
+static __always_inline void bf_unlock(struct bf_disk *d, unsigned long flags) __releases(&d->lock)
+{
+#if defined(CONFIG_LOCKDEP) || defined(CONFIG_DEBUG_SPINLOCK)
+	raw_spin_unlock_irqrestore(&d->lock, flags);
+#else
+	do_raw_spin_unlock(&d->lock);
+	local_irq_restore(flags);
+#endif
+}
+
+/* Under the lock: bf_disk_mark() of a range on the disk, mostly of one block. */
+static __always_inline void bf_disk_mark_one(struct bf_disk *d, u64 sector, u32 nr)
+{
+	u64 block = sector >> d->map_shift;
+	u64 *w, bit;
+
+	if (unlikely(d->map.moving || block != (sector + nr - 1) >> d->map_shift)) {
+		bf_disk_mark(d, sector, nr);
+		return;
+	}
+	w = &d->map.active[block >> 6];
+	bit = 1ULL << (block & 63);
+	if (!(*w & bit)) {
+		*w |= bit;
+		WRITE_ONCE(d->ctl->active_blocks, ++d->map.active_bits);
+	}
+}
+
+/* Under the lock: the time for a descriptor.  It changes once a tick anyway. */
+static __always_inline u64 bf_disk_time(struct bf_disk *d)
+{
+	if (unlikely(d->tick != jiffies)) {
+		d->tick = jiffies;
+		d->time_ns = ktime_get_coarse_real_ns();
+	}
+	return d->time_ns;
 }
 
 static __always_inline void bf_count(struct bf_disk *d, enum blkferry_counter c, u64 n)

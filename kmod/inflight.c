@@ -14,20 +14,17 @@ static unsigned int inflight_entries = 32768;
 module_param(inflight_entries, uint, 0444);
 MODULE_PARM_DESC(inflight_entries, "captured writes in flight that can be followed at once, all disks together");
 
-unsigned long *bf_keys;
-struct bf_entry *bf_entries;
-u32 bf_bucket_shift;
-atomic_t bf_alt_live = ATOMIC_INIT(0);
+struct bf_inflight bf_inflight;
 
 int bf_inflight_init(void)
 {
 	u32 n = roundup_pow_of_two(clamp(inflight_entries, BF_INFLIGHT_MIN, BF_INFLIGHT_MAX));
 
 	inflight_entries = n;
-	bf_bucket_shift = ilog2(n / BF_BUCKET);
-	bf_keys = vzalloc(array_size(n, sizeof(*bf_keys)));
-	bf_entries = vzalloc(array_size(n, sizeof(*bf_entries)));
-	if (bf_keys && bf_entries)
+	bf_inflight.shift = 64 - ilog2(n / BF_BUCKET);
+	bf_inflight.keys = vzalloc(array_size(n, sizeof(*bf_inflight.keys)));
+	bf_inflight.entries = vzalloc(array_size(n, sizeof(*bf_inflight.entries)));
+	if (bf_inflight.keys && bf_inflight.entries)
 		return 0;
 	bf_inflight_exit();
 	return -ENOMEM;
@@ -35,8 +32,8 @@ int bf_inflight_init(void)
 
 void bf_inflight_exit(void)
 {
-	vfree(bf_entries);
-	vfree(bf_keys);
+	vfree(bf_inflight.entries);
+	vfree(bf_inflight.keys);
 }
 
 u32 bf_inflight_size(void)
@@ -59,12 +56,12 @@ static __always_inline struct bf_entry *bf_claim_in(u32 first, const struct bio 
 		u32 free = BF_BUCKET;
 		u32 i;
 
-#pragma GCC unroll 8
+#pragma GCC unroll 4
 		for (i = 0; i < BF_BUCKET; i++) {
-			unsigned long key = READ_ONCE(bf_keys[first + i]);
+			unsigned long key = READ_ONCE(bf_inflight.keys[first + i]);
 
 			if (unlikely(key == (unsigned long)bio)) {
-				*old = &bf_entries[first + i];
+				*old = &bf_inflight.entries[first + i];
 				return NULL;
 			}
 			if (!key)
@@ -72,8 +69,10 @@ static __always_inline struct bf_entry *bf_claim_in(u32 first, const struct bio 
 		}
 		if (unlikely(free == BF_BUCKET))
 			return NULL;
-		if (likely(cmpxchg(&bf_keys[first + free], 0UL, (unsigned long)bio) == 0UL))
-			return &bf_entries[first + free];
+		if (likely(!cmpxchg(&bf_inflight.keys[first + free], 0UL, (unsigned long)bio))) {
+			bf_inflight.entries[first + free].key = (unsigned long)bio;
+			return &bf_inflight.entries[first + free];
+		}
 	}
 	return NULL;
 }
@@ -83,13 +82,13 @@ static __always_inline struct bf_entry *bf_claim_in(u32 first, const struct bio 
  * or *old is the entry of an earlier life of the same bio, which the caller
  * has to end before it asks again.
  */
-struct bf_entry *bf_inflight_claim(const struct bio *bio, struct bf_entry **old)
+struct bf_entry *bf_inflight_claim_slow(const struct bio *bio, struct bf_entry **old)
 {
 	u32 first = bf_inflight_bucket(bio);
 	struct bf_entry *e;
 
 	*old = NULL;
-	if (unlikely(atomic_read(&bf_alt_live))) {
+	if (unlikely(atomic_read(&bf_inflight.alt_live))) {
 		*old = bf_inflight_find_alt(bio);
 		if (*old)
 			return NULL;
@@ -98,11 +97,11 @@ struct bf_entry *bf_inflight_claim(const struct bio *bio, struct bf_entry **old)
 	if (likely(e) || *old)
 		return e;
 	/* before the key is visible, or a completion would not look there */
-	atomic_inc(&bf_alt_live);
+	atomic_inc(&bf_inflight.alt_live);
 	e = bf_claim_in(first ^ BF_BUCKET, bio, old);
 	if (e)
 		e->alt = true;
 	else
-		atomic_dec(&bf_alt_live);
+		atomic_dec(&bf_inflight.alt_live);
 	return e;
 }

@@ -10,14 +10,17 @@
 #define BF_INFLIGHT_H
 
 #include <linux/atomic.h>
+#include <linux/build_bug.h>
+#include <linux/compiler.h>
 #include <linux/cache.h>
 #include <linux/hash.h>
 #include <linux/types.h>
 
 struct bio;
 struct bf_disk;
+struct blkferry_desc;
 
-#define BF_BUCKET		8U
+#define BF_BUCKET		4U
 
 enum bf_kind {
 	BF_KIND_RING,		/* has a descriptor that waits for its end */
@@ -33,41 +36,49 @@ enum bf_kind {
 
 struct bf_entry {
 	atomic64_t word;
+	unsigned long key;		/* copy of the slot's key */
 	struct bf_disk *disk;
-	u64 sector;
-	u64 index;		/* of the descriptor, BF_KIND_RING */
+	struct blkferry_desc *desc;	/* BF_KIND_RING */
+	u64 sector;			/* all others */
 	u32 nr_sectors;
-	u32 ovl;		/* what bf_ovl_enter() returned */
-	u32 born;		/* jiffies */
-	u8 kind;		/* enum bf_kind */
+	u32 ovl;			/* what bf_ovl_enter() returned, BF_KIND_RING */
+	u32 born;			/* jiffies */
+	u8 kind;			/* enum bf_kind */
 	u8 parity;
-	bool alt;		/* sits in the alternate bucket */
+	bool alt;			/* sits in the alternate bucket */
 } ____cacheline_aligned_in_smp;
 
-extern unsigned long *bf_keys;		/* 0: free */
-extern struct bf_entry *bf_entries;
-extern u32 bf_bucket_shift;
-extern atomic_t bf_alt_live;		/* entries in alternate buckets */
+/* The table; constant after module init but for what it points to. */
+struct bf_inflight {
+	unsigned long *keys;		/* 0: free */
+	struct bf_entry *entries;
+	u32 shift;			/* 64 - log2 of buckets */
+	atomic_t alt_live;		/* entries in alternate buckets */
+};
+
+extern struct bf_inflight bf_inflight;
 
 int bf_inflight_init(void);
 void bf_inflight_exit(void);
 u32 bf_inflight_size(void);
-struct bf_entry *bf_inflight_claim(const struct bio *bio, struct bf_entry **old);
+struct bf_entry *bf_inflight_claim_slow(const struct bio *bio, struct bf_entry **old);
 struct bf_entry *bf_inflight_find_alt(const struct bio *bio);
 
+/* Index of the first slot of a bio's bucket. */
 static __always_inline u32 bf_inflight_bucket(const struct bio *bio)
 {
-	return hash_ptr(bio, bf_bucket_shift) * BF_BUCKET;
+	return (u32)((u64)(unsigned long)bio * GOLDEN_RATIO_64 >> bf_inflight.shift) * BF_BUCKET;
 }
 
 static __always_inline struct bf_entry *bf_inflight_scan(u32 first, const struct bio *bio)
 {
+	const unsigned long *keys = &bf_inflight.keys[first];
 	u32 i;
 
-#pragma GCC unroll 8
+#pragma GCC unroll 4
 	for (i = 0; i < BF_BUCKET; i++)
-		if (READ_ONCE(bf_keys[first + i]) == (unsigned long)bio)
-			return &bf_entries[first + i];
+		if (data_race(keys[i]) == (unsigned long)bio)
+			return &bf_inflight.entries[first + i];
 	return NULL;
 }
 
@@ -78,22 +89,42 @@ static __always_inline struct bf_entry *bf_inflight_find(const struct bio *bio)
 
 	if (likely(e))
 		return e;
-	if (unlikely(atomic_read(&bf_alt_live)))
+	if (unlikely(atomic_read(&bf_inflight.alt_live)))
 		return bf_inflight_find_alt(bio);
 	return NULL;
 }
 
 static __always_inline unsigned long *bf_inflight_key(const struct bf_entry *e)
 {
-	return &bf_keys[e - bf_entries];
+	return &bf_inflight.keys[e - bf_inflight.entries];
+}
+
+/*
+ * A slot for a bio that is about to be submitted, not armed yet.  NULL: its
+ * bucket is not simply free, ask bf_inflight_claim_slow().
+ */
+static __always_inline struct bf_entry *bf_inflight_claim(const struct bio *bio)
+{
+	unsigned long key = (unsigned long)bio, zero = 0;
+	u32 first = bf_inflight_bucket(bio);
+	unsigned long *keys = &bf_inflight.keys[first];
+
+	BUILD_BUG_ON(BF_BUCKET != 4);
+	if (unlikely(data_race(keys[0]) || data_race(keys[1]) == key ||
+		     data_race(keys[2]) == key || data_race(keys[3]) == key ||
+		     atomic_read(&bf_inflight.alt_live)))
+		return NULL;
+	if (unlikely(!try_cmpxchg(&keys[0], &zero, key)))
+		return NULL;
+	bf_inflight.entries[first].key = key;
+	return &bf_inflight.entries[first];
 }
 
 /* The entry is complete; completions may use it from now on. */
 static __always_inline void bf_inflight_arm(struct bf_entry *e, u32 bytes)
 {
-	u64 gen = (atomic64_read(&e->word) & ~(BF_WORD_GEN - 1)) + BF_WORD_GEN;
-
-	atomic64_set_release(&e->word, gen | bytes);
+	/* left is 0, and whoever ended the entry cleared the error */
+	atomic64_set_release(&e->word, atomic64_read(&e->word) + (s64)(BF_WORD_GEN + bytes));
 }
 
 /* Give back an entry that was never armed, or whose end the caller owns. */
@@ -102,7 +133,7 @@ static __always_inline void bf_inflight_free(struct bf_entry *e)
 	if (unlikely(e->alt)) {
 		e->alt = false;
 		smp_store_release(bf_inflight_key(e), 0UL);
-		atomic_dec(&bf_alt_live);
+		atomic_dec(&bf_inflight.alt_live);
 		return;
 	}
 	smp_store_release(bf_inflight_key(e), 0UL);
@@ -128,16 +159,16 @@ static __always_inline enum bf_sub bf_inflight_sub(struct bf_entry *e, unsigned 
 
 		old = atomic64_read_acquire(&e->word);
 		left = old & BF_WORD_LEFT;
-		if (unlikely(!left || READ_ONCE(*bf_inflight_key(e)) != key))
+		if (unlikely(!left || READ_ONCE(e->key) != key))
 			return BF_SUB_STALE;
-		if (!bytes || bytes > left)
-			new = old - left;
-		else
-			new = old - bytes;
+		new = old - (!bytes || bytes > left ? left : bytes);
 		if (unlikely(error))
 			new |= BF_WORD_ERROR;
+		/* the last one hands the error to its caller and clears it */
+		*before = old | (new & BF_WORD_ERROR);
+		if (!(new & BF_WORD_LEFT))
+			new &= ~BF_WORD_ERROR;
 	} while (unlikely(!atomic64_try_cmpxchg(&e->word, &old, new)));
-	*before = old | (new & BF_WORD_ERROR);
 	return new & BF_WORD_LEFT ? BF_SUB_MORE : BF_SUB_LAST;
 }
 
@@ -151,7 +182,7 @@ static inline bool bf_inflight_take(struct bf_entry *e, const struct bf_disk *d)
 
 	if (!(old & BF_WORD_LEFT) || READ_ONCE(e->disk) != d)
 		return false;
-	return atomic64_try_cmpxchg(&e->word, &old, old & ~BF_WORD_LEFT);
+	return atomic64_try_cmpxchg(&e->word, &old, old & ~(BF_WORD_LEFT | BF_WORD_ERROR));
 }
 
 #endif /* BF_INFLIGHT_H */

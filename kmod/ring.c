@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The module's side of a disk's ring. */
-#include <linux/ktime.h>
-#include <linux/timekeeping.h>
-
 #include "ring.h"
 
 /*
@@ -28,16 +25,23 @@ int bf_ring_intake(struct bf_disk *d, u32 max)
 	return 0;
 }
 
-/* Room is short: look harder, but not for long. */
-int bf_ring_short(struct bf_disk *d, u64 sector, u32 len, u64 *pos)
+/* The soft limits are reached: look at the consumer, harder if room is short. */
+int bf_ring_look(struct bf_disk *d, u64 sector, u32 len)
 {
 	struct bf_ring *r = &d->ring;
+	u32 walk = BF_RING_WALK;
+	u64 pos;
 
-	if (bf_ring_intake(d, BF_RING_WALK_SHORT))
-		return -EBADMSG;
-	if (bf_ring_room(r) > BF_RING_KEEP && bf_ring_place(r, sector, len, pos))
-		return 0;
-	return -ENOSPC;
+	for (;;) {
+		if (bf_ring_intake(d, walk))
+			return -EBADMSG;
+		bf_ring_soften(r, BF_RING_KEEP);
+		if (bf_ring_room(r) > BF_RING_KEEP && bf_ring_place(r, sector, len, &pos))
+			return 0;
+		if (walk == BF_RING_WALK_SHORT)
+			return -ENOSPC;
+		walk = BF_RING_WALK_SHORT;
+	}
 }
 
 /* Append a marker; the caller made sure that a slot is free.  Returns its number. */
@@ -48,7 +52,7 @@ u64 bf_ring_marker(struct bf_disk *d, enum blkferry_op op, u16 flags)
 
 	memset(desc, 0, sizeof(*desc));
 	desc->seq = seq;
-	desc->time_ns = ktime_to_ns(ktime_get_coarse_real());
+	desc->time_ns = bf_disk_time(d);
 	desc->op = op;
 	desc->flags = flags;
 	smp_store_release(&desc->state, BLKFERRY_D_DONE);

@@ -7,12 +7,12 @@
 
 /* A descriptor slot always kept free for OVERFLOW. */
 #define BF_RING_KEEP		1U
-/* Descriptors given back per append; more when room is short. */
-#define BF_RING_WALK		16U
+/* Descriptors given back per look at the consumer; more when room is short. */
+#define BF_RING_WALK		64U
 #define BF_RING_WALK_SHORT	256U
 
 int bf_ring_intake(struct bf_disk *d, u32 max);
-int bf_ring_short(struct bf_disk *d, u64 sector, u32 len, u64 *pos);
+int bf_ring_look(struct bf_disk *d, u64 sector, u32 len);
 u64 bf_ring_marker(struct bf_disk *d, enum blkferry_op op, u16 flags);
 void bf_ring_to_bitmap(struct bf_disk *d);
 void bf_ring_bad_consumer(struct bf_disk *d);
@@ -29,23 +29,21 @@ static __always_inline struct blkferry_desc *bf_ring_desc(struct bf_disk *d, u64
 static __always_inline int bf_ring_reserve(struct bf_disk *d, u64 sector, u32 len, u64 *pos)
 {
 	struct bf_ring *r = &d->ring;
+	u64 p = bf_ring_pos(r, sector, len);
 
-	/* look at the consumer only when a quarter is in use */
-	if (unlikely(r->head - r->tail >= r->desc_count >> 2 ||
-		     r->data_head - r->data_tail >= r->data_bytes >> 2)) {
-		if (unlikely(bf_ring_intake(d, BF_RING_WALK)))
-			return -EBADMSG;
-	}
-	if (likely(bf_ring_room(r) > BF_RING_KEEP && bf_ring_place(r, sector, len, pos)))
+	*pos = p;
+	if (likely(r->head < r->soft_head && p + len <= r->soft_data))
 		return 0;
-	return bf_ring_short(d, sector, len, pos);
+	return bf_ring_look(d, sector, len);
 }
 
 /* Hand the descriptor at head to the consumer; it is filled but for its end. */
 static __always_inline void bf_ring_append(struct bf_disk *d)
 {
-	d->ring.head++;
-	smp_store_release(&d->ctl->head, d->ring.head);
+	u64 head = d->ring.head + 1;
+
+	d->ring.head = head;
+	smp_store_release(&d->ctl->head, head);
 }
 
 #endif /* BF_RING_H */

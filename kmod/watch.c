@@ -77,8 +77,12 @@ static void bf_watch_entry(struct bf_entry *e, u32 limit)
 		return;
 	if (e->kind == BF_KIND_ZOMBIE || e->kind == BF_KIND_NONE)
 		return;
-	if (!atomic64_try_cmpxchg(&e->word, &word, word & ~BF_WORD_LEFT))
+	if (!atomic64_try_cmpxchg(&e->word, &word, word & ~(BF_WORD_LEFT | BF_WORD_ERROR)))
 		return;
+	if (e->kind == BF_KIND_RING) {
+		e->sector = e->desc->sector;
+		e->nr_sectors = e->desc->nr_sectors;
+	}
 	bf_end_keep(e, BLKFERRY_D_FAILED, BLKFERRY_C_WATCHDOG);
 	pr_warn_ratelimited("blkferry: a write does not end disk=%s sector=%llu sectors=%u\n",
 			    d->name, e->sector, e->nr_sectors);
@@ -92,8 +96,8 @@ static void bf_watch_stuck(void)
 	u32 i, n = bf_inflight_size();
 
 	for (i = 0; i < n; i++) {
-		if (READ_ONCE(bf_keys[i]))
-			bf_watch_entry(&bf_entries[i], limit);
+		if (READ_ONCE(bf_inflight.keys[i]))
+			bf_watch_entry(&bf_inflight.entries[i], limit);
 		if (!(i & 1023))
 			cond_resched();
 	}

@@ -51,7 +51,9 @@ struct bf_overlap {
 #define BF_OVL_HIT		0x01U	/* overlaps something in flight, or unsure */
 #define BF_OVL_LOST		0x02U	/* not in the table */
 #define BF_OVL_WIDE_OP		0x04U	/* holds the wide slot BF_OVL_INDEX */
+#define BF_OVL_ONE		0x08U	/* one region: holds the slot BF_OVL_SLOT */
 #define BF_OVL_INDEX(r)		(((r) >> 8) & (BF_OVL_WIDE_SLOTS - 1))
+#define BF_OVL_SLOT(r)		(((r) >> 8) & (BF_OVL_SETS * BF_OVL_WAYS - 1))
 
 /* Sectors of [first, past) in a region that it meets. */
 static inline u64 bf_ovl_mask(u64 region, u64 first, u64 past)
@@ -196,11 +198,8 @@ static inline u32 bf_ovl_enter_wide(struct bf_overlap *o, u64 first, u64 past)
 	return BF_OVL_WIDE_OP | index << 8 | (w->hit_past ? BF_OVL_HIT : 0);
 }
 
-/*
- * An operation on sectors [first, past) starts.  Returns BF_OVL_* flags to be
- * given to bf_ovl_leave() when it completed.
- */
-static inline u32 bf_ovl_enter(struct bf_overlap *o, u64 first, u64 past)
+/* bf_ovl_enter() for more than one region, or while a wide one is in flight. */
+static inline u32 bf_ovl_enter_many(struct bf_overlap *o, u64 first, u64 past)
 {
 	u64 region = first >> BF_OVL_SHIFT;
 	u64 last = (past - 1) >> BF_OVL_SHIFT;
@@ -225,10 +224,27 @@ static inline u32 bf_ovl_enter(struct bf_overlap *o, u64 first, u64 past)
 }
 
 /*
- * The operation completed.  Returns true if [*mark_first, *mark_past) has to
- * be re-read.
+ * An operation on sectors [first, past) starts.  Returns BF_OVL_* flags to be
+ * given to bf_ovl_leave() when it completed.
  */
-static inline bool bf_ovl_leave(struct bf_overlap *o, u64 first, u64 past, u32 entered,
+static inline u32 bf_ovl_enter(struct bf_overlap *o, u64 first, u64 past)
+{
+	u64 region = first >> BF_OVL_SHIFT;
+	u32 set = bf_ovl_hash(region);
+	struct bf_ovl_slot *s = o->slot[set];
+
+	if (unlikely(region != (past - 1) >> BF_OVL_SHIFT || o->wide_used || o->busy[set]))
+		return bf_ovl_enter_many(o, first, past);
+	o->busy[set] = 1;
+	s->region = region;
+	s->mask = ~0ULL >> (64 - (past - first)) << (first & 63);
+	s->contested = 0;
+	s->users = 1;
+	return BF_OVL_ONE | set * BF_OVL_WAYS << 8;
+}
+
+/* bf_ovl_leave() for all but BF_OVL_ONE. */
+static inline bool bf_ovl_leave_many(struct bf_overlap *o, u64 first, u64 past, u32 entered,
 				u64 *mark_first, u64 *mark_past)
 {
 	u64 region = first >> BF_OVL_SHIFT;
@@ -248,6 +264,33 @@ static inline bool bf_ovl_leave(struct bf_overlap *o, u64 first, u64 past, u32 e
 			bf_ovl_leave_region(o, region, first, past);
 	}
 	return entered & BF_OVL_HIT;
+}
+
+/*
+ * Leave, if the operation was simple (BF_OVL_ONE) and alone in its region to
+ * the end; else bf_ovl_leave() has to be called.
+ */
+static inline bool bf_ovl_leave_one(struct bf_overlap *o, u32 entered)
+{
+	u32 slot = BF_OVL_SLOT(entered);
+	struct bf_ovl_slot *s = &o->slot[slot / BF_OVL_WAYS][slot % BF_OVL_WAYS];
+
+	if (unlikely(!(entered & BF_OVL_ONE) || s->users != 1))
+		return false;
+	s->users = 0;
+	o->busy[slot / BF_OVL_WAYS]--;
+	return true;
+}
+
+/*
+ * The operation completed.  Returns true if [*mark_first, *mark_past) has to
+ * be re-read.
+ */
+static inline bool bf_ovl_leave(struct bf_overlap *o, u64 first, u64 past, u32 entered,
+				u64 *mark_first, u64 *mark_past)
+{
+	return !bf_ovl_leave_one(o, entered) &&
+	       bf_ovl_leave_many(o, first, past, entered, mark_first, mark_past);
 }
 
 #endif /* BF_CORE_OVERLAP_H */

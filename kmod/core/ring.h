@@ -21,6 +21,8 @@ struct bf_ring {
 	u64 data_head;		/* next free byte */
 	u64 data_tail;		/* first byte in use */
 	u64 data_bytes;		/* power of two */
+	u64 soft_head;		/* below both no look at the consumer is needed */
+	u64 soft_data;
 	u32 desc_count;		/* power of two */
 	u32 desc_mask;
 };
@@ -45,20 +47,23 @@ static inline u32 bf_ring_align(u64 sector, u32 len)
 	return (!(sector & 7) && len >= BF_RING_PAGE) ? BF_RING_PAGE : BF_RING_SECTOR;
 }
 
-/*
- * Where a payload of len bytes would go: aligned, never wrapping around the
- * end.  Returns false when there is no room.  Nothing is reserved yet.
- */
-static inline bool bf_ring_place(const struct bf_ring *r, u64 sector, u32 len, u64 *pos)
+/* Where a payload of len bytes would go: aligned, never wrapping around the end. */
+static inline u64 bf_ring_pos(const struct bf_ring *r, u64 sector, u32 len)
 {
-	u32 align = bf_ring_align(sector, len);
-	u64 p = (r->data_head + align - 1) & ~(u64)(align - 1);
+	u64 align = bf_ring_align(sector, len);
+	u64 p = (r->data_head + align - 1) & -align;
 	u64 off = p & (r->data_bytes - 1);
 
-	if (off + len > r->data_bytes)
+	if (unlikely(off + len > r->data_bytes))
 		p += r->data_bytes - off;
-	*pos = p;
-	return p + len - r->data_tail <= r->data_bytes;
+	return p;
+}
+
+/* The same; false when there is no room.  Nothing is reserved yet. */
+static inline bool bf_ring_place(const struct bf_ring *r, u64 sector, u32 len, u64 *pos)
+{
+	*pos = bf_ring_pos(r, sector, len);
+	return *pos + len - r->data_tail <= r->data_bytes;
 }
 
 /* Take the payload that bf_ring_place() found. */
@@ -75,6 +80,20 @@ static inline void bf_ring_take(struct bf_ring *r, u64 pos, u32 len)
 static inline bool bf_ring_tail_ok(const struct bf_ring *r, u64 tail)
 {
 	return tail - r->tail <= r->head - r->tail;
+}
+
+/*
+ * Below the soft limits there is room for sure.  They lie a quarter of the
+ * ring ahead of the tail, or, when more than that is in use, a little ahead of
+ * the head, so that the consumer is looked at every now and then.
+ */
+static inline void bf_ring_soften(struct bf_ring *r, u32 keep)
+{
+	u64 head = bf_max64(r->tail + r->desc_count / 4, r->head + 32);
+	u64 data = bf_max64(r->data_tail + r->data_bytes / 4, r->data_head + r->data_bytes / 64);
+
+	r->soft_head = bf_min64(head, r->tail + r->desc_count - keep);
+	r->soft_data = bf_min64(data, r->data_tail + r->data_bytes);
 }
 
 /* Give back the descriptor at tail; pos and len as stored in it. */

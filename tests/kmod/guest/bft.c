@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "abuse.h"
 #include "follow.h"
 #include "nl.h"
 
@@ -187,6 +188,11 @@ int main(int argc, char **argv)
         err = do_cut(argc - 2, argv + 2);
     } else if (!strcmp(argv[1], "attach") && argc > 2) {
         err = do_attach(argc - 2, argv + 2);
+    } else if (!strcmp(argv[1], "maps") && argc > 2) {
+        err = abuse_maps((uint32_t)strtoul(argv[2], NULL, 0));
+    } else if (!strcmp(argv[1], "tail") && argc > 3) {
+        err = abuse_tail((uint32_t)strtoul(argv[2], NULL, 0), strtoull(argv[3] + (argv[3][0] == 'h'), NULL, 0),
+                         argv[3][0] == 'h');
     } else if (argc > 2) {
         err = do_disk(argv[1], argc - 2, argv + 2);
     }
@@ -194,6 +200,6 @@ usage:
     if (err == 2)
         fprintf(stderr, "usage: bft info | floor SEQ | list | events N | attach DEV [DATA_BYTES [DESCS [INLINE]]]\n"
                         "  | get|detach|begin|end ID | clear|dirty ID [SECTOR NR]... | cut [MS DEV...]\n"
-                        "  | follow ID SOURCE REPLICA [compare] [DELAY_US]\n");
+                        "  | maps ID | tail ID N|hN | follow ID SOURCE REPLICA [compare] [DELAY_US]\n");
     return err;
 }
