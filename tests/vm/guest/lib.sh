@@ -94,10 +94,20 @@ must_fail() {
 	if "$@"; then fail "succeeded but must not: $*"; fi
 }
 
+# Serial number of a block device, letters, digits, - and _ only: virtio-blk, NVMe (padded with blanks), SCSI (vital product data page).
+bf_serial() {
+	for bf_file in "$1/serial" "$1/device/serial" "$1/device/vpd_pg80"; do
+		if [ -r "$bf_file" ]; then
+			tr -dc 'A-Za-z0-9_-' <"$bf_file"
+			return 0
+		fi
+	done
+}
+
 # disk NAME: device path of the disk that the host gave this serial number.
 disk() {
 	for bf_block in /sys/block/*; do
-		if [ "$(cat "$bf_block/serial")" = "$1" ]; then
+		if [ "$(bf_serial "$bf_block")" = "$1" ]; then
 			echo "/dev/${bf_block##*/}"
 			return 0
 		fi

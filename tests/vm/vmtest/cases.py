@@ -13,7 +13,7 @@ from .spec import Case, Disk, Guest
 NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*/\d{3}-[a-z0-9]+(?:-[a-z0-9]+)*")
 NUMBERS = {"memory", "cpus", "timeout"}
 SWITCHES = {"network", "icount"}
-WORDS = {"modules", "binaries", "files", "kernels"}
+WORDS = {"modules", "binaries", "files", "kernels", "forwards"}
 TEXTS = {"cmdline"}
 
 
@@ -31,7 +31,7 @@ def discover(top: Path) -> dict[str, Path]:
 
 
 def select(names: list[str], patterns: list[str]) -> list[str]:
-    """Names that match any pattern: a whole name, a group, a number (boot/001) or a shell pattern. All if no pattern."""
+    """Names that match a pattern: a whole name, a group, a number (boot/001), a shell pattern. All if none is given."""
     if not patterns:
         return names
     chosen = []
@@ -82,7 +82,8 @@ def shell_case(text: str, path: Path) -> Case:
                 raise VmError(f"{path}: {key} is '{value}', it can be yes or no")
             options[key] = value == "yes"
         elif key in WORDS and key != "kernels":
-            options[key] = [word for line in values[key] for word in line.split()]
+            words = [word for line in values[key] for word in line.split()]
+            options[key] = [int(word) for word in words] if key == "forwards" else words
         elif key in TEXTS:
             options[key] = value
     options["disks"] = [Disk.parse(line) for line in values.get("disk", [])]

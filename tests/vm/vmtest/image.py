@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns a Guest into files: its initramfs and its disks. Says first what is missing on this host."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,13 @@ def locate(source: str, kernel: Kernel) -> Path:
     return path
 
 
+def build_files(guest: Guest, kernel: Kernel) -> None:
+    """Build what the guest's files need, ahead of the machine lock; failures are left for build_initramfs to tell."""
+    for spec in guest.files:
+        with contextlib.suppress(VmError):
+            locate(split_file(spec)[0], kernel)
+
+
 def check_requirements(guest: Guest, kernel: Kernel, tree: ModuleTree) -> None:
     """Raises Missing with the whole list of what this host or kernel lacks."""
     lacks = [f"module {name} (not in kernel {kernel.release})" for name in guest.modules if not tree.has(name)]
@@ -96,6 +104,10 @@ def build_initramfs(guest: Guest, kernel: Kernel, environment: dict[str, str], t
     preload = list(kernel.boot_modules)
     if guest.network or guest.lan:
         preload.append("virtio_net")
+    if any(disk.bus == "scsi" for disk in guest.disks):
+        preload += ["virtio_scsi", "sd_mod"]
+    if any(disk.bus == "nvme" for disk in guest.disks):
+        preload.append("nvme")
     add_modules(cpio, tree, list(guest.modules), preload)
     for spec in guest.files:
         source, path = split_file(spec)

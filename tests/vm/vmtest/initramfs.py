@@ -103,8 +103,8 @@ def guest_name(path: Path) -> str:
 
 def add_base(cpio: Cpio) -> None:
     """Directories, busybox, init and the shell library."""
-    for path in ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "proc", "sys", "dev", "run", "tmp", "mnt", "etc", "root",
-                 "case", FILES_DIR):
+    for path in ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "proc", "sys", "dev", "run", "tmp", "mnt", "etc",
+                 "root", "case", FILES_DIR):
         cpio.directory(path)
     for path in ("bin", "sbin", "lib", "lib64"):
         cpio.link(path, f"usr/{path}")

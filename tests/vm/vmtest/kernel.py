@@ -219,7 +219,8 @@ def load(row: TableRow, current: Path) -> Kernel:
     """Read what fetch() stored; a damaged cache is an error that says how to mend it."""
     try:
         state = json.loads(current.read_text(encoding="utf-8"))
-        kernel = Kernel(row.name, state["release"], current.parent / state["release"], tuple(state["packages"]), row.modules)
+        kernel = Kernel(row.name, state["release"], current.parent / state["release"], tuple(state["packages"]),
+                        row.modules)
     except (ValueError, KeyError, TypeError) as error:
         raise VmError(f"{current} is damaged ({error}): remove {current.parent} and fetch again") from error
     for path in (kernel.vmlinuz, kernel.modules_dir / "modules.dep", kernel.kdir / "Makefile"):

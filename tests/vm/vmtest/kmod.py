@@ -65,9 +65,9 @@ def build_module(kernel: Kernel) -> Path:
     with file_lock(RESULTS / kernel.name / ".kmod.lock", "another build of the module"):
         status, output = make(kernel, target)
     if status != 0:
-        errors = [line for line in output.splitlines() if "error" in line.lower() or "***" in line][:3]
-        raise VmError(f"the module does not build for kernel {kernel.name} ({kernel.release}): {' | '.join(errors)} "
-                      f"(see {target / 'build.log'})")
+        errors = [line.replace(f"{target}/", "kmod/") for line in output.splitlines() if " error: " in line]
+        raise VmError(f"the module does not build for kernel {kernel.name} ({kernel.release}): "
+                      f"{' | '.join(errors[:2]) or output.splitlines()[-1]} (log: {target / 'build.log'})")
     return target
 
 

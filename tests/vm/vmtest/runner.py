@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from .image import Missing
+from .image import Missing, build_files
 from .kernel import Kernel
 from .paths import VmError, machine_lock
 from .spec import Case, Guest
@@ -87,7 +87,7 @@ class Session:
             env["BF_LAN_ADDRESS"] = guest.lan
         vm = Vm(guest, self.context.kernel, self.context.directory / name, env, self.acceleration,
                 self.wires.get(name), name, self.case.allow)
-        vm.spawn = self.spawn
+        vm.spawn, vm.context = self.spawn, self.context
         self.vms[name] = vm
         vm.start()
         return vm
@@ -172,7 +172,7 @@ def run_case(case: Case, kernel: Kernel, results: Path, acceleration: str = "tcg
         host_log.write_text(traceback.format_exc(), encoding="utf-8")
         kind = "" if isinstance(error, VmError | AssertionError) else f"{type(error).__name__}: "
         _, words, findings = judge(context)
-        verdict, reason = FAIL, "; ".join(filter(None, [f"{kind}{error} (see {host_log})", words]))
+        verdict, reason = FAIL, "; ".join(filter(None, [f"{kind}{error}", words]))
     main = context.outcomes.get("main")
     result = Result(case.name, kernel.name, verdict, reason, time.monotonic() - started,
                     main.boot_seconds if main else None, main.reports if main else {}, findings)
@@ -198,6 +198,8 @@ def run_all(cases: list[Case], kernels: list[Kernel], results: Path, show, keep:
                 if reason:
                     result = Result(case.name, kernel.name, SKIP, reason, 0.0)
                 else:
+                    for guest in case.guests().values():
+                        build_files(guest, kernel)
                     with machine_lock():
                         kvm = kvm_works(kernel, results / "kvm-trial")
                         result = run_case(case, kernel, results, "kvm" if kvm else "tcg", keep)

@@ -22,9 +22,10 @@ def parse_size(text: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Disk:
-    """A virtio-blk disk over a sparse file. `name` is its serial number in the guest and its id for QMP.
+    """A disk over a sparse file. `name` is its serial number in the guest and its id for QMP.
 
-    size: bytes or "64M". block: logical and physical block size. discard: the guest may discard and write zeroes.
+    bus: virtio, nvme or scsi (virtio-scsi, the guest gets sd_mod). size: bytes or "64M". block: logical and physical
+    block size. discard: the guest may discard and write zeroes (virtio; NVMe and SCSI disks always offer it).
     cache: QEMU's cache mode. file: an existing host file instead of a fresh sparse one. snapshot: throw writes away.
     """
 
@@ -37,8 +38,11 @@ class Disk:
     file: str | None = None
     snapshot: bool = False
     queues: int = 1
+    bus: str = "virtio"
 
     def __post_init__(self) -> None:
+        if self.bus not in ("virtio", "nvme", "scsi"):
+            raise VmError(f"disk {self.name}: bus '{self.bus}' is not virtio, nvme or scsi")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,15}", self.name):
             raise VmError(f"disk name '{self.name}' must be 1 to 16 letters, digits, - or _, a letter first")
         object.__setattr__(self, "size", parse_size(str(self.size)))
@@ -72,6 +76,7 @@ class Guest:
     or "build:PATH" below the build directory, or "kmod:NAME" built from kmod/ for the guest's kernel, or
     "cc:DIRECTORY/NAME" compiled statically from the C files of a directory.
     memory: MiB. timeout: seconds from the start of QEMU to its end. network: user networking, host is 10.0.2.2.
+    forwards: TCP ports of the guest that the host reaches through vm.forwarded[port] on 127.0.0.1 (wants network).
     lan: a second interface on a wire to the case's other guest. icount: count instructions (one CPU, exact, slow).
     env: variables for the script. cmdline: more kernel parameters. qemu: more QEMU arguments.
     """
@@ -85,6 +90,7 @@ class Guest:
     cpus: int = 2
     timeout: int = 120
     network: bool = False
+    forwards: tuple[int, ...] | list[int] = ()
     lan: str | None = None
     icount: bool = False
     env: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -95,6 +101,8 @@ class Guest:
         names = [disk.name for disk in self.disks]
         if len(set(names)) != len(names):
             raise VmError(f"two disks have one name: {', '.join(names)}")
+        if self.forwards and not self.network:
+            raise VmError("forwards want network=True")
 
 
 @dataclasses.dataclass

@@ -25,7 +25,7 @@ from .image import build_initramfs, fresh_directory, make_disk
 from .kernel import Kernel
 from .paths import VmError
 from .qmp import Qmp
-from .spec import Guest
+from .spec import Disk, Guest
 
 # A loaded host stalls a TCG guest for seconds: the guest's watchdogs get their largest thresholds. Real dead locks
 # still end in the hung task detector or the case's deadline.
@@ -41,6 +41,25 @@ CONSOLE_BYTES_MAX = 64 << 20
 def die_with_parent() -> None:
     """In the child: the kernel kills QEMU when the runner dies, however it dies."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def disk_device(disk: Disk) -> str:
+    """QEMU's -device argument of a disk."""
+    common = (f"id={disk.name},drive=drive-{disk.name},serial={disk.name},"
+              f"logical_block_size={disk.block},physical_block_size={disk.block}")
+    if disk.bus == "nvme":
+        return f"nvme,{common},max_ioqpairs={max(disk.queues, 1)}"
+    if disk.bus == "scsi":
+        return f"scsi-hd,bus=scsi0.0,{common}"
+    unmap = "on" if disk.discard else "off"
+    return f"virtio-blk-pci,{common},discard={unmap},write-zeroes={unmap},num-queues={disk.queues}"
 
 
 @dataclasses.dataclass
@@ -72,7 +91,8 @@ class Vm:
                  acceleration: str = "tcg", lan: tuple[Path, Path] | None = None, name: str = "main",
                  allow: list[str] | tuple[str, ...] = ()):
         self.guest, self.kernel, self.directory, self.name = guest, kernel, fresh_directory(directory), name
-        self.env = {"BF_KERNEL": kernel.name, **guest.env, **(env or {})}
+        disks = " ".join(disk.name for disk in guest.disks)
+        self.env = {"BF_KERNEL": kernel.name, "BF_DISKS": disks, **guest.env, **(env or {})}
         self.acceleration, self.lan, self.allow = acceleration, lan, allow
         self.console = directory / "console.log"
         self.reports: dict[str, str] = {}
@@ -85,7 +105,9 @@ class Vm:
         self.process: subprocess.Popen | None = None
         self.qmp: Qmp | None = None
         self.peers: dict[str, Vm] = {}
+        self.forwarded: dict[int, int] = {}
         self.spawn: Callable[[str, Guest], Vm] | None = None
+        self.context = None  # the case's Context, for host parts that need its services
         self.started = 0.0
         self.ended = 0.0
 
@@ -135,21 +157,23 @@ class Vm:
 
     def _disk_arguments(self) -> list[str]:
         arguments = []
+        if any(disk.bus == "scsi" for disk in self.guest.disks):
+            arguments += ["-device", "virtio-scsi-pci,id=scsi0"]
         for disk in self.guest.disks:
             path = make_disk(disk, self.directory)
-            unmap = "on" if disk.discard else "off"
             arguments += ["-drive", f"if=none,id=drive-{disk.name},file={path},format=raw,cache={disk.cache},"
-                          f"discard={'unmap' if disk.discard else 'ignore'},readonly={'on' if disk.readonly else 'off'},"
+                          f"discard={'unmap' if disk.discard else 'ignore'},"
+                          f"readonly={'on' if disk.readonly else 'off'},"
                           f"snapshot={'on' if disk.snapshot else 'off'},auto-read-only=off,file.locking=off",
-                          "-device", f"virtio-blk-pci,id={disk.name},drive=drive-{disk.name},serial={disk.name},"
-                          f"logical_block_size={disk.block},physical_block_size={disk.block},"
-                          f"discard={unmap},write-zeroes={unmap},num-queues={disk.queues}"]
+                          "-device", disk_device(disk)]
         return arguments
 
     def _network_arguments(self) -> list[str]:
         arguments = []
         if self.guest.network:
-            arguments += ["-netdev", "user,id=net0,ipv6=off,dns=10.0.2.3",
+            self.forwarded = {port: free_port() for port in self.guest.forwards}
+            forwards = "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for there, here in self.forwarded.items())
+            arguments += ["-netdev", f"user,id=net0,ipv6=off,dns=10.0.2.3{forwards}",
                           "-device", "virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:00:00:10"]
         if self.lan is not None:
             here, there = self.lan

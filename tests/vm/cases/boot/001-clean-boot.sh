@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=sh
 # title: the guest boots, has what the harness promises, and its console is clean
-# timeout: 60
+# timeout: 120
 # env: GREETING=it's "quoted" $HOME
 
 expect_equal "environment" "$GREETING" "it's \"quoted\" \$HOME"

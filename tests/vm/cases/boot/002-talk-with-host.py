@@ -37,4 +37,4 @@ def check(context):
         assert context.reports.get(f"_parallel{number}") == str(number), f"message {number} of 8 was lost"
 
 
-CASE = Case("guest and host exchange messages and files", Guest(script=SCRIPT, timeout=60), host=host, check=check)
+CASE = Case("guest and host exchange messages and files", Guest(script=SCRIPT, timeout=120), host=host, check=check)

@@ -3,7 +3,7 @@
 # title: fio writes and verifies a virtio disk, with libaio and io_uring
 # binaries: fio
 # disk: data,size=64M
-# timeout: 180
+# timeout: 360
 
 target=$(disk data)
 expect_equal "size" "$(cat /sys/block/"${target##*/}"/size)" 131072

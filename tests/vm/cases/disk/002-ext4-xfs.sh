@@ -5,7 +5,7 @@
 # binaries: mkfs.ext4 e2fsck mkfs.xfs xfs_repair fstrim mount umount
 # disk: ext,size=128M,discard
 # disk: xfs,size=512M,discard
-# timeout: 180
+# timeout: 360
 
 fill() {
 	dd if=/dev/urandom of="$1/random" bs=64k count=64 2>/dev/null

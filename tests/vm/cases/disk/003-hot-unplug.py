@@ -27,4 +27,4 @@ def host(vm):
 
 
 CASE = Case("hot-unplug and resize of a virtio disk",
-            Guest(script=SCRIPT, disks=[Disk("gone", "16M"), Disk("grows", "16M")], timeout=90), host=host)
+            Guest(script=SCRIPT, disks=[Disk("gone", "16M"), Disk("grows", "16M")], timeout=180), host=host)

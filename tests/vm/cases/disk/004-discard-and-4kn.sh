@@ -4,7 +4,7 @@
 # binaries: blkdiscard blockdev sfdisk partx
 # disk: native,size=64M,block=4096,discard
 # disk: parts,size=64M
-# timeout: 60
+# timeout: 120
 
 native=$(disk native)
 expect_equal "logical block" "$(blockdev --getss "$native")" 4096

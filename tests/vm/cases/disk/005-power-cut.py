@@ -27,7 +27,7 @@ e2fsck -fn "$(disk data)" || fail "e2fsck finds damage after journal replay"
 def host(vm):
     vm.expect("cut")
     vm.power_cut()
-    vm.spawn("again", Guest(script=SECOND, modules=["ext4"], binaries=["e2fsck", "mount", "umount"], timeout=90,
+    vm.spawn("again", Guest(script=SECOND, modules=["ext4"], binaries=["e2fsck", "mount", "umount"], timeout=180,
                             disks=[Disk("data", file=str(vm.disk_path("data")))]))
 
 
@@ -37,5 +37,5 @@ def check(context):
 
 
 CASE = Case("power cut under load, second boot from the same disk",
-            Guest(script=FIRST, modules=["ext4"], binaries=["mkfs.ext4", "mount"], timeout=90,
+            Guest(script=FIRST, modules=["ext4"], binaries=["mkfs.ext4", "mount"], timeout=180,
                   disks=[Disk("data", "64M")]), host=host, check=check)

@@ -3,7 +3,7 @@
 # title: the module loads and unloads 30 times under I/O and leaves nothing behind
 # files: kmod:blkferry.ko
 # disk: data,size=64M
-# timeout: 180
+# timeout: 360
 
 target=$(disk data)
 module=/opt/blkferry/blkferry.ko

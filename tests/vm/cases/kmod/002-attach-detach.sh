@@ -6,7 +6,7 @@
 # disk: data,size=64M
 # disk: parts,size=64M
 # disk: locked,size=16M,readonly
-# timeout: 120
+# timeout: 240
 
 field() { # field NAME: value of NAME=value in the file /tmp/answer
 	tr ' ' '\n' </tmp/answer | sed -n "s/^$1=//p"

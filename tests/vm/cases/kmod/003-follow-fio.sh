@@ -7,7 +7,7 @@
 # disk: data,size=64M,discard
 # disk: copy,size=64M
 # memory: 768
-# timeout: 300
+# timeout: 600
 
 insmod /opt/blkferry/blkferry.ko
 data=$(disk data)

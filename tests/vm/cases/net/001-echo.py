@@ -37,5 +37,5 @@ def services(_context):
         server.shutdown()
 
 
-CASE = Case("TCP from a guest to the host's loopback and back", Guest(script=SCRIPT, network=True, timeout=90),
+CASE = Case("TCP from a guest to the host's loopback and back", Guest(script=SCRIPT, network=True, timeout=180),
             services=services)

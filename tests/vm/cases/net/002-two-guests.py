@@ -28,5 +28,5 @@ def host(vm):
     server.reply()
 
 
-CASE = Case("two guests talk over a wire", Guest(script=CLIENT, lan="192.168.77.1", memory=256, timeout=120),
-            peers={"server": Guest(script=SERVER, lan="192.168.77.2", memory=256, timeout=120)}, host=host)
+CASE = Case("two guests talk over a wire", Guest(script=CLIENT, lan="192.168.77.1", memory=256, timeout=240),
+            peers={"server": Guest(script=SERVER, lan="192.168.77.2", memory=256, timeout=240)}, host=host)

@@ -5,7 +5,7 @@
 # binaries: dmsetup blockdev
 # disk: one,size=64M
 # disk: two,size=64M
-# timeout: 120
+# timeout: 240
 
 modprobe dm-mod
 one=$(disk one)

@@ -6,7 +6,7 @@
 # disk: one,size=64M
 # disk: two,size=64M
 # disk: three,size=64M
-# timeout: 120
+# timeout: 240
 
 one=$(disk one)
 two=$(disk two)

@@ -3,7 +3,7 @@
 # title: brd, loop, null_blk and scsi_debug give disks
 # modules: brd loop null_blk scsi_debug sd_mod
 # binaries: losetup
-# timeout: 90
+# timeout: 180
 
 check() {
 	dd if=/dev/urandom of=/tmp/pattern bs=64k count=4 2>/dev/null
