@@ -38,7 +38,8 @@ Result<Fd> hold_point(const std::filesystem::path& points, std::string_view name
 }  // namespace
 
 struct PointReader::Impl {
-    std::unique_ptr<FileSystem> files = make_posix_file_system();
+    std::unique_ptr<FileSystem> own;
+    FileSystem* files = nullptr;
     std::string point;
     Fd hold;
     Manifest manifest;
@@ -89,23 +90,39 @@ Result<std::unique_ptr<PointReader>> PointReader::open(const std::filesystem::pa
                                                        std::uint16_t slot, const Signer* verifier) {
     if (!proto::valid_name(point))
         return fail(Errc::invalid, fmt::format("\"{}\" is no name for a recovery point", point));
-    auto impl = std::make_unique<Impl>();
     const auto points = source_dir / "points";
-    const auto path = points / (std::string(point) + ".json");
-    if (!std::filesystem::exists(path))
+    if (!std::filesystem::exists(points / (std::string(point) + ".json")))
         return fail(Errc::not_found, fmt::format("there is no recovery point {} in {}", point, points.string()));
+    auto impl = std::make_unique<Impl>();
+    impl->own = make_posix_file_system();
+    impl->files = impl->own.get();
+    impl->point = point;
     BLKFERRY_TRY_ASSIGN(impl->hold, hold_point(points, point));
+    return load(std::move(impl), source_dir, slot, verifier);
+}
+
+Result<std::unique_ptr<PointReader>> PointReader::open_in(FileSystem& files, const std::filesystem::path& source_dir,
+                                                          std::string_view point, std::uint16_t slot,
+                                                          const Signer* verifier) {
+    auto impl = std::make_unique<Impl>();
+    impl->files = &files;
+    impl->point = point;
+    return load(std::move(impl), source_dir, slot, verifier);
+}
+
+Result<std::unique_ptr<PointReader>> PointReader::load(std::unique_ptr<Impl> impl, const std::filesystem::path& source_dir,
+                                                       std::uint16_t slot, const Signer* verifier) {
+    const auto path = source_dir / "points" / (impl->point + ".json");
     BLKFERRY_TRY_ASSIGN(const std::string text, impl->files->read_text(path, manifest_bytes_max));
     auto decoded = decode_manifest(text, verifier);
     if (!decoded)
         return std::unexpected(std::move(decoded).error().with(path.string()));
-    if (decoded->manifest.name != point)
+    if (decoded->manifest.name != impl->point)
         return fail(Errc::corrupt, fmt::format("{} holds the manifest of point {}", path.string(), decoded->manifest.name));
-    impl->point = point;
     impl->manifest = std::move(decoded->manifest);
     impl->disk = impl->manifest.disk(slot);
     if (impl->disk == nullptr)
-        return fail(Errc::not_found, fmt::format("recovery point {} has no disk in slot {}", point, slot));
+        return fail(Errc::not_found, fmt::format("recovery point {} has no disk in slot {}", impl->point, slot));
     impl->dir = source_dir / "disks" / fmt::format("{:03}", slot);
     BLKFERRY_TRY(impl->index());
     return std::unique_ptr<PointReader>(new PointReader(std::move(impl)));

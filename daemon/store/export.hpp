@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "base/hash.hpp"
+#include "store/file.hpp"
 #include "store/manifest.hpp"
 
 namespace blkferry::store {
@@ -23,6 +24,11 @@ public:
     [[nodiscard]] static Result<std::unique_ptr<PointReader>> open(const std::filesystem::path& source_dir,
                                                                    std::string_view point, std::uint16_t slot,
                                                                    const Signer* verifier);
+    /// The same on another file system (which outlives the reader); the point is not held.
+    [[nodiscard]] static Result<std::unique_ptr<PointReader>> open_in(FileSystem& files,
+                                                                      const std::filesystem::path& source_dir,
+                                                                      std::string_view point, std::uint16_t slot,
+                                                                      const Signer* verifier);
     ~PointReader();
 
     [[nodiscard]] const Manifest& manifest() const noexcept;
@@ -39,6 +45,9 @@ public:
 
 private:
     struct Impl;
+    [[nodiscard]] static Result<std::unique_ptr<PointReader>> load(std::unique_ptr<Impl> impl,
+                                                                   const std::filesystem::path& source_dir,
+                                                                   std::uint16_t slot, const Signer* verifier);
     explicit PointReader(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;
 };

@@ -118,8 +118,9 @@ Result<proto::Welcome> SourceStore::connect(const proto::Hello& hello) {
     session.time_ns = context_.clock.realtime_ns();
     session.agent_version = hello.agent_version;
     session.disks = hello.disks;
-    receiver_->reset();
+    // A newcomer that is refused leaves the batch of the live connection alone.
     BLKFERRY_TRY(table_.check_session(session));
+    receiver_->reset();
     proto::Welcome welcome;
     welcome.load_id = table_.load_id;
     const DiskTable before = table_;
