@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+from vmtest.recipes import chain_case, chain_guest
+from vmtest.spec import Disk
+
+SCRIPT = r"""
+agent_setup
+agent_start
+blkferry protect "$(disk data)"
+agent_wait CONTINUOUS
+synced=$(status_of resync_bytes_total)
+fio --name=load --filename="$(disk data)" --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=io_uring --iodepth=8 \
+	--rate=3m --time_based --runtime=600 --norandommap=1 --output=/dev/null &
+load=$!
+for round in 1 2 3 4; do
+	reached=$(status_of durable_mark)
+	retry 90 sh -c ". /opt/blkferry/chain.sh; [ \"\$(status_of durable_mark)\" -gt \"$reached\" ]"
+	sync_host "kill$round"
+	agent_wait CONTINUOUS
+done
+kill $load
+wait $load || true
+expect_equal "bytes resynced" "$(status_of resync_bytes_total)" "$synced"
+mark_point final
+report hash0 "$(medium_hash "$(disk data)")"
+"""
+
+
+def host(vm) -> None:
+    for number in range(1, 5):
+        vm.expect(f"kill{number}")
+        vm.context.server.kill()
+        vm.context.server.start()
+        vm.reply("again")
+
+
+CASE = chain_case(
+    "a server killed four times under load resumes from its journal: no resync, no lost write",
+    chain_guest(SCRIPT, disks=[Disk("data", "64M")]), host=host)
