@@ -23,7 +23,7 @@ fio --name=raw --filename="$raw" --rw=randwrite --bsrange=4k-64k --direct=1 --io
 	--time_based --runtime=3600 --norandommap=1 --output=/dev/null &
 load=$!
 
-agent_setup 'batch_interval = "200ms"'
+agent_setup 
 agent_start
 blkferry protect "$files" "$raw" >/dev/null
 echo "demo: module loaded, agent connected, both disks protected; their writers go on"

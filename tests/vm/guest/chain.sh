@@ -39,13 +39,18 @@ agent_kill() {
 	wait "$BF_AGENT" 2>/dev/null || true
 }
 
-# status_of MEMBER: a member of the agent's status on top level (text or number).
+# status_of PATH: a member of the agent's status, as jq names it without the first dot: state, counters.resync_bytes.
 status_of() {
-	blkferry status --json | tr -d '\n' | sed -n "s/.*\"$1\": *\"\\{0,1\\}\\([^\",}]*\\).*/\\1/p"
+	blkferry status --json | jq -r ".$1"
 }
 
 agent_in() {
 	[ "$(status_of state)" = "$1" ]
+}
+
+# mark_passed SEQ: the newest durable mark is above SEQ.
+mark_passed() {
+	[ "$(status_of durable_mark)" -gt "$1" ]
 }
 
 # agent_wait STATE [SECONDS]: until the source is in that state; shows the agent's log if it does not get there.

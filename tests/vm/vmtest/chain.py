@@ -60,9 +60,9 @@ class Server:
         shutil.rmtree(self.store, ignore_errors=True)
         shutil.rmtree(self.pki, ignore_errors=True)
         self.store.mkdir()
-        self._pki("init", "--name", "test-ca")
-        self._pki("issue", "--role", "server", "--name", "host")
-        self._pki("issue", "--role", "source", "--name", SOURCE)
+        self._pki("init", str(self.pki), "--name", "test-ca")
+        self._pki("issue", str(self.pki), "server", "host", "--out", str(self.pki))
+        self._pki("issue", str(self.pki), "source", SOURCE, "--out", str(self.pki))
         self._configure()
         self.start()
         return self
@@ -72,8 +72,8 @@ class Server:
         shutil.rmtree(self.run, ignore_errors=True)
 
     def _pki(self, *arguments: str) -> None:
-        done = subprocess.run([program("blkferry"), "pki", arguments[0], "--dir", str(self.pki), *arguments[1:]],
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run([program("blkferry"), "pki", *arguments], capture_output=True, text=True,
+                              check=False)
         if done.returncode != 0:
             raise VmError(f"blkferry pki {arguments[0]} failed: {done.stderr.strip()}")
 
@@ -81,7 +81,7 @@ class Server:
         values: dict[str, object] = {
             "listen": [f"127.0.0.1:{self.port}"], "store": str(self.store), "control_socket": str(self.socket),
             "cert": str(self.pki / "server-host.pem"), "key": str(self.pki / "server-host.key"),
-            "ca": str(self.pki / "ca.pem"), "point_interval": "0", **self.settings}
+            "ca": str(self.pki / "ca.pem"), "point_interval_s": 0, **self.settings}
         # JSON's texts, numbers and lists are TOML's too.
         text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
         (self.directory / "server.toml").write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ def chain_guest(script: str, **options) -> Guest:
     options.setdefault("memory", 1024)
     options.setdefault("timeout", 280)
     options["files"] = (*FILES, *options.get("files", ()))
-    options["binaries"] = ("fio", *options.get("binaries", ()))
+    options["binaries"] = ("fio", "jq", *options.get("binaries", ()))
     return Guest(script=". /opt/blkferry/chain.sh\n" + script, network=True, **options)
 
 

@@ -10,7 +10,7 @@ POINTS = 20
 SCRIPT = r"""
 files=$(disk files)
 mkfs.ext4 -q "$files"
-agent_setup 'batch_interval = "50ms"'
+agent_setup 'batch_interval_ms = 50'
 agent_start
 blkferry protect "$(disk first)" "$(disk second)" "$files"
 agent_wait CONTINUOUS

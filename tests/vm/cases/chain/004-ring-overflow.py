@@ -9,7 +9,7 @@ blkferry protect "$(disk data)"
 agent_wait CONTINUOUS 200
 fio --name=burst --filename="$(disk data)" --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=io_uring --iodepth=32 \
 	--io_size=48M --norandommap=1 --output=/tmp/fio.log
-overflows=$(status_of overflows)
+overflows=$(status_of 'disks[0].counters.overflows')
 [ "$overflows" -gt 0 ] || fail "the ring did not overflow"
 report overflows "$overflows"
 blkferry throttle unlimited

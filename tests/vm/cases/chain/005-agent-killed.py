@@ -7,18 +7,18 @@ agent_setup
 agent_start
 blkferry protect "$(disk data)"
 agent_wait CONTINUOUS
-before=$(status_of resync_bytes_total)
+before=$(status_of counters.resync_bytes)
 fio --name=load --filename="$(disk data)" --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=io_uring --iodepth=8 \
 	--rate=3m --time_based --runtime=600 --norandommap=1 --output=/dev/null &
 load=$!
 for _ in 1 2 3 4 5; do
 	reached=$(status_of durable_mark)
-	retry 60 sh -c ". /opt/blkferry/chain.sh; [ \"\$(status_of durable_mark)\" -gt \"$reached\" ]"
+	retry 60 mark_passed "$reached"
 	agent_kill
 	agent_start
 	agent_wait CONTINUOUS
 	# counters begin anew with each agent: nothing was read again from the disk
-	expect_equal "bytes resynced after a restart" "$(status_of resync_bytes_total)" 0
+	expect_equal "bytes resynced after a restart" "$(status_of counters.resync_bytes)" 0
 done
 [ "$before" -gt 0 ] || fail "the initial sync was not counted"
 kill $load

@@ -7,19 +7,19 @@ agent_setup
 agent_start
 blkferry protect "$(disk data)"
 agent_wait CONTINUOUS
-synced=$(status_of resync_bytes_total)
+synced=$(status_of counters.resync_bytes)
 fio --name=load --filename="$(disk data)" --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=io_uring --iodepth=8 \
 	--rate=3m --time_based --runtime=600 --norandommap=1 --output=/dev/null &
 load=$!
 for round in 1 2 3 4; do
 	reached=$(status_of durable_mark)
-	retry 90 sh -c ". /opt/blkferry/chain.sh; [ \"\$(status_of durable_mark)\" -gt \"$reached\" ]"
+	retry 90 mark_passed "$reached"
 	sync_host "kill$round"
 	agent_wait CONTINUOUS
 done
 kill $load
 wait $load || true
-expect_equal "bytes resynced" "$(status_of resync_bytes_total)" "$synced"
+expect_equal "bytes resynced" "$(status_of counters.resync_bytes)" "$synced"
 mark_point final
 report hash0 "$(medium_hash "$(disk data)")"
 """
