@@ -25,7 +25,7 @@ std::string text_of(const addrinfo& a) {
 }
 }  // namespace
 
-Connector::Connector(loop::Loop& loop, WorkerPool& pool, std::vector<Endpoint> endpoints, Done done)
+Connector::Connector(loop::Loop& loop, WorkerPool& pool, std::vector<config::Endpoint> endpoints, Done done)
     : loop_(loop), done_(std::move(done)) {
     auto result = std::make_shared<Resolved>();
     pool.submit([result, endpoints = std::move(endpoints)](WorkerContext&) { *result = resolve(endpoints); },
@@ -37,9 +37,9 @@ Connector::Connector(loop::Loop& loop, WorkerPool& pool, std::vector<Endpoint> e
 
 Connector::~Connector() = default;
 
-Connector::Resolved Connector::resolve(const std::vector<Endpoint>& endpoints) {
+Connector::Resolved Connector::resolve(const std::vector<config::Endpoint>& endpoints) {
     Resolved out;
-    for (const Endpoint& e : endpoints) {
+    for (const config::Endpoint& e : endpoints) {
         addrinfo hints{};
         hints.ai_socktype = SOCK_STREAM;
         hints.ai_flags = AI_ADDRCONFIG | AI_NUMERICSERV;

@@ -11,16 +11,10 @@
 
 #include "agent/workers.hpp"
 #include "base/fd.hpp"
+#include "config/units.hpp"
 #include "loop/loop.hpp"
 
 namespace blkferry::agent {
-
-/// A host name or address with a port.
-struct Endpoint {
-    std::string host;
-    std::uint16_t port = 0;
-    bool operator==(const Endpoint&) const = default;
-};
 
 /// Makes one TCP connection: names are resolved in the pool, addresses (IPv6 and IPv4) are tried one after the other.
 ///
@@ -35,7 +29,7 @@ public:
     };
     using Done = std::move_only_function<void(Result<Connected>)>;
 
-    Connector(loop::Loop& loop, WorkerPool& pool, std::vector<Endpoint> endpoints, Done done);
+    Connector(loop::Loop& loop, WorkerPool& pool, std::vector<config::Endpoint> endpoints, Done done);
     Connector(const Connector&) = delete;
     Connector& operator=(const Connector&) = delete;
     ~Connector();
@@ -50,7 +44,7 @@ private:
         std::vector<Address> addresses;
         std::string error;
     };
-    static Resolved resolve(const std::vector<Endpoint>& endpoints);
+    static Resolved resolve(const std::vector<config::Endpoint>& endpoints);
     void resolved(Resolved result);
     void try_next();
     [[nodiscard]] Result<void> begin_connect(const Address& address);

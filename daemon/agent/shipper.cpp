@@ -16,7 +16,7 @@ constexpr std::uint64_t batch_overhead_bytes = 4096;
 /// Batches up to this payload are encoded by the loop itself.
 constexpr std::uint64_t inline_payload_bytes = 32U << 10;
 constexpr std::uint64_t tick_ns = 10'000'000;
-constexpr std::uint64_t resync_piece_overhead = 64;
+constexpr std::uint64_t resync_piece_overhead = 256;
 }  // namespace
 
 Shipper::Shipper(WorkerPool& pool, BatchLimits limits)
@@ -43,15 +43,21 @@ void Shipper::measure_rings() noexcept {
     }
 }
 
-void Shipper::start(std::uint64_t durable_batch, std::uint64_t durable_mark, std::uint64_t window_bytes) {
+void Shipper::start(const Start& from) {
     stop();
-    ++session_;
     running_ = true;
-    next_batch_ = durable_batch + 1;
-    mark_ = durable_mark_ = durable_mark;
-    window_bytes_ = window_bytes;
-    merger_.restart(durable_mark + 1);
+    next_batch_ = from.durable_batch + 1;
+    mark_ = durable_mark_ = from.durable_mark;
+    window_bytes_ = from.window_bytes;
+    merger_.restart(std::max(from.skip_to, from.durable_mark) + 1);
     dropped_seen_ = merger_.dropped();
+    if (from.skip_to > from.durable_mark) {
+        // An empty batch takes the mark there, so that the first epoch may begin behind it.
+        open_ = at_marker_ = true;
+        opened_ns_ = loop::Loop::now_ns();
+        open_taken_ = 1;
+        open_mark_ = from.skip_to;
+    }
 }
 
 void Shipper::stop() {
@@ -123,6 +129,7 @@ void Shipper::consume_rings() {
         held_.reset();
     }
     capture::CapturedOp op;
+    rings_empty_ = false;
     while (running_ && !at_marker_ && !full_ && !(large() && link_ready())) {
         switch (merger_.next(op)) {
             case capture::Merger::Status::op:
@@ -131,7 +138,7 @@ void Shipper::consume_rings() {
                     full_ = true;
                 }
                 break;
-            case capture::Merger::Status::idle:
+            case capture::Merger::Status::idle: rings_empty_ = true; return;
             case capture::Merger::Status::waiting: return;
             case capture::Merger::Status::hole:
                 if (std::exchange(fenced_, true) || !observer_->fence(merger_))
@@ -221,7 +228,7 @@ void Shipper::add_resync(const fold::Piece& piece, std::shared_ptr<const void> b
 }
 
 bool Shipper::consistent_at(std::uint64_t mark) const noexcept {
-    return !rings_.empty() &&
+    return !rings_.empty() && !incomplete_ &&
            std::ranges::all_of(rings_, [&](const auto& r) { return r.second->status().consistent_at(mark); });
 }
 
@@ -360,6 +367,8 @@ void Shipper::consume(std::size_t bytes) {
     }
     if (released && encoding_ < out_.size())
         dispatch();
+    if ((released || feeding_ == Feeding::none) && room_)
+        room_();
 }
 
 Result<void> Shipper::on_ack(const proto::Ack& ack) {

@@ -76,12 +76,22 @@ public:
     void set_compression(Compression c) noexcept { compression_ = c; }
     /// Called when front() has something new.
     void set_kick(std::function<void()> kick) { kick_ = std::move(kick); }
+    /// Called when the link took something: a batch that waited may close now.
+    void set_room(std::function<void()> room) { room_ = std::move(room); }
+    /// A protected disk is not attached: no mark is consistent.
+    void set_incomplete(bool incomplete) noexcept { incomplete_ = incomplete; }
 
     void add_ring(std::uint16_t slot, std::shared_ptr<capture::Ring> ring);
     void remove_ring(std::uint16_t slot);
 
+    struct Start {
+        std::uint64_t durable_batch = 0;
+        std::uint64_t durable_mark = 0;
+        std::uint64_t skip_to = 0;  ///< >= durable_mark: operations up to it are not shipped (the dirty maps hold them)
+        std::uint64_t window_bytes = 0;
+    };
     /// A session begins: what is durable is skipped, everything else starts again at the rings' tails.
-    void start(std::uint64_t durable_batch, std::uint64_t durable_mark, std::uint64_t window_bytes);
+    void start(const Start& from);
     /// The session ended: open and unacknowledged batches are forgotten (their data is still in the rings).
     void stop();
     [[nodiscard]] bool running() const noexcept { return running_; }
@@ -105,6 +115,8 @@ public:
 
     /// Sends a frame between batches, in order with them.
     void send_control(std::vector<std::byte> frame);
+    /// A control frame was not sent yet.
+    [[nodiscard]] bool control_waits() const noexcept { return !control_.empty(); }
     /// Errc::conflict: the server acknowledged what was not sent.
     [[nodiscard]] Result<void> on_ack(const proto::Ack& ack);
 
@@ -121,8 +133,11 @@ public:
     /// Captured payload taken from the rings and not durable.
     [[nodiscard]] std::uint64_t backlog_bytes() const noexcept;
     [[nodiscard]] std::size_t unacked_batches() const noexcept { return out_.size(); }
+    [[nodiscard]] std::uint64_t unsent_bytes() const noexcept { return unsent_bytes_; }
     /// Nothing open, nothing on the way.
     [[nodiscard]] bool drained() const noexcept;
+    /// drained(), and the rings held nothing when they were looked at last.
+    [[nodiscard]] bool idle() const noexcept { return drained() && rings_empty_; }
     /// Every batch was sent and waits for the server.
     [[nodiscard]] bool waits_for_server() const noexcept { return !out_.empty() && sending_ == out_.size(); }
     [[nodiscard]] bool window_full() const noexcept;
@@ -154,6 +169,9 @@ private:
     Compression compression_;
     ShipperObserver* observer_ = nullptr;
     std::function<void()> kick_;
+    std::function<void()> room_;
+    bool incomplete_ = false;
+    bool rings_empty_ = false;
 
     std::map<std::uint16_t, std::shared_ptr<capture::Ring>> rings_;
     capture::Merger merger_;

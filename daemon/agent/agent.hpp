@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/compare.hpp"
+#include "agent/disk.hpp"
+#include "agent/log.hpp"
+#include "agent/points.hpp"
+#include "agent/rates.hpp"
+#include "agent/read_pool.hpp"
+#include "agent/registry.hpp"
+#include "agent/resync.hpp"
+#include "agent/session.hpp"
+#include "agent/shipper.hpp"
+#include "agent/state.hpp"
+#include "agent/workers.hpp"
+#include "capture/tracker.hpp"
+#include "config/config.hpp"
+#include "control/server.hpp"
+#include "loop/loop.hpp"
+#include "tls/context.hpp"
+
+namespace blkferry::agent {
+
+class Verify;
+
+struct AgentOptions {
+    std::filesystem::path config_file;
+    std::filesystem::path tracker_socket;  ///< of a producer; empty: the kernel module
+};
+
+/// The daemon: its disks, its session, and what its operator asks. One thread (the loop's) but for the pool.
+class Agent final : public SessionHost, public ShipperObserver {
+public:
+    Agent(loop::Loop& loop, AgentOptions options, config::AgentConfig config, Log& log);
+    Agent(const Agent&) = delete;
+    Agent& operator=(const Agent&) = delete;
+    ~Agent() override;
+
+    /// Opens tracker, registry, certificates and control socket, attaches the protected disks and begins to connect.
+    [[nodiscard]] Result<void> start();
+    /// Reads the configuration again. Errors leave everything as it was.
+    [[nodiscard]] Result<config::Changes> reload();
+    /// What systemd shows as the status text.
+    [[nodiscard]] std::string status_line() const;
+    [[nodiscard]] SourceState state() const noexcept { return state_; }
+    /// It stopped the loop itself, because it cannot go on.
+    [[nodiscard]] bool failed() const noexcept { return failed_; }
+
+private:
+    friend class Verify;
+    /// A protected disk that is attached, with the one who closes its gaps.
+    struct Member {
+        Disk disk;
+        std::unique_ptr<Resync> resync;
+        loop::Watch wake;
+        std::uint64_t gap_since_ns = 0;  ///< monotonic; 0: no gap
+    };
+    /// A protected disk that is not.
+    struct Missing {
+        ProtectedDisk record;
+        std::string why;
+    };
+
+    // agent_disks.cpp
+    void attach_all();
+    [[nodiscard]] Result<void> attach(const ProtectedDisk& record, const std::vector<BlockDevice>& devices);
+    [[nodiscard]] Result<capture::DiskInfo> attach_device(std::uint64_t dev);
+    [[nodiscard]] Result<capture::Ring> open_ring(capture::DiskInfo& info);
+    void detach(std::uint16_t slot, bool from_module);
+    [[nodiscard]] Result<void> reattach_all();
+    [[nodiscard]] std::vector<BlockDevice> devices() const;
+    [[nodiscard]] Result<BlockDevice> device(const std::string& path) const;
+    [[nodiscard]] Member* member(std::uint16_t slot) noexcept;
+    [[nodiscard]] ResyncParts resync_parts();
+    void tracker_events();
+
+    // SessionHost
+    Result<proto::Hello> make_hello() override;
+    Result<void> on_welcome(const proto::Welcome& welcome) override;
+    Result<void> on_frame(proto::FrameType type, std::span<const std::byte> body) override;
+    void on_heartbeat(const proto::Heartbeat& heartbeat) override;
+    proto::Heartbeat make_heartbeat() override;
+    void on_lost(const Error& why) override;
+
+    // ShipperObserver
+    bool wants_batch() override;
+    void batch_opens() override;
+    void marker(const capture::CapturedOp& op) override;
+    void batch_closes(std::uint64_t mark, bool consistent) override;
+    void batch_wrote(const fold::Folded& folded) override;
+    void batch_durable(const OutBatch& batch) override;
+    void tracking_broken(const Error& why) override;
+    bool fence(capture::Merger& merger) override;
+
+    // agent.cpp
+    void work();
+    void work_soon();
+    void tick();
+    void update_state();
+    void first_point();
+    [[nodiscard]] Result<void> lose_tracking(const std::string& why);
+    [[nodiscard]] StateFacts facts() const;
+    [[nodiscard]] std::string stall_cause() const;
+
+    // agent_status.cpp
+    [[nodiscard]] control::Json status() const;
+    [[nodiscard]] control::Json disk_status(const Member& m) const;
+    [[nodiscard]] control::Json missing_status(const Missing& m) const;
+    [[nodiscard]] SourceState phase_of(const Member& m) const;
+    [[nodiscard]] std::uint64_t backlog_bytes(const Member& m) const;
+    [[nodiscard]] std::uint64_t backlog_bytes() const;
+    [[nodiscard]] std::optional<std::uint64_t> lag_ms() const;
+    struct Sum {
+        std::uint64_t done_bytes = 0;
+        std::uint64_t total_bytes = 0;
+    };
+    [[nodiscard]] std::optional<Sum> progress() const;
+
+    // agent_commands.cpp
+    void add_commands();
+    void command_disks(control::Reply reply);
+    void command_protect(const control::Json& request, control::Reply reply);
+    void command_unprotect(const control::Json& request, control::Reply reply);
+    void command_mark(const control::Json& request, control::Reply reply);
+    void command_throttle(const control::Json& request, control::Reply reply);
+    void command_verify(const control::Json& request, control::Reply reply);
+    void command_pause(bool paused, control::Reply reply);
+    [[nodiscard]] Result<std::vector<std::uint16_t>> slots_of(const std::vector<std::string>& devices) const;
+
+    loop::Loop& loop_;
+    AgentOptions options_;
+    config::AgentConfig config_;
+    Log& log_;
+    ResyncOptions resync_options_;
+    WorkerPool pool_;
+    loop::TokenBucket bucket_;
+    ReadPool read_pool_;
+    Shipper shipper_;
+    HashExchange hashes_;
+    std::optional<Registry> registry_;
+    std::optional<tls::TlsContext> tls_;
+    std::unique_ptr<capture::Tracker> tracker_;
+    std::optional<Points> points_;
+    std::vector<std::unique_ptr<Member>> members_;
+    std::vector<Missing> missing_;
+    std::unique_ptr<Session> session_;
+    std::unique_ptr<Verify> verify_;
+    loop::Timer verify_progress_;
+    std::unique_ptr<control::ControlServer> control_;
+
+    Uuid load_id_;
+    SourceState state_ = SourceState::initiating;
+    std::string cause_;
+    bool paused_ = false;
+    bool failed_ = false;
+    bool tracking_lost_ = false;      ///< the next session marks every disk and skips what the rings hold
+    bool reattach_ = false;           ///< the rings are of no use any more
+    bool flushed_ = false;            ///< the newest durable mark is consistent
+    bool point_asked_ = false;
+    std::uint64_t point_retry_ns_ = 0;
+    std::uint64_t acked_mark_ = 0;    ///< newest mark that a server acknowledged to this process
+    Uuid acked_load_;
+    proto::Heartbeat server_;         ///< newest of the session
+    bool server_heard_ = false;
+    std::string lost_text_;           ///< of the last failure that was logged
+    std::uint64_t started_ns_ = 0;
+    std::uint64_t progress_ns_ = 0;   ///< monotonic, when something moved last
+    std::uint64_t moved_ = 0;
+    std::uint64_t attach_retry_ns_ = 0;
+    Rates rates_;
+    bool work_posted_ = false;
+    bool working_ = false;
+    loop::Timer work_timer_;
+    loop::Timer ticker_;
+    loop::Watch events_;
+    std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace blkferry::agent

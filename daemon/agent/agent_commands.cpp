@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// The requests of the control socket: docs/control.md, "Agent".
+#include "agent/agent.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "agent/verify.hpp"
+
+namespace blkferry::agent {
+
+using control::Json;
+using control::Reply;
+
+namespace {
+
+constexpr std::size_t devices_max = 64;
+constexpr std::uint64_t progress_ns = 500'000'000;
+
+/// Runs a handler that gives its answer at once.
+template <class F>
+void answer(Reply& reply, F&& handler) {
+    Result<Json> r = handler();
+    if (r)
+        reply.done(*r);
+    else
+        reply.fail(r.error());
+}
+
+}  // namespace
+
+void Agent::add_commands() {
+    using control::only_members;
+    const auto simple = [this](const char* name, std::initializer_list<std::string_view> keys, auto handler) {
+        const std::vector<std::string> allowed(keys.begin(), keys.end());
+        control_->on(name, [allowed, handler](const Json& request, Reply reply) mutable {
+            for (const auto& [key, value] : request.items())
+                if (key != "cmd" && std::ranges::find(allowed, key) == allowed.end()) {
+                    reply.fail({Errc::invalid, 0, fmt::format("unknown member '{}'", key)});
+                    return;
+                }
+            handler(request, std::move(reply));
+        });
+    };
+    simple("status", {}, [this](const Json&, Reply reply) { reply.done(status()); });
+    simple("disks", {}, [this](const Json&, Reply reply) { command_disks(std::move(reply)); });
+    simple("protect", {"devices"}, [this](const Json& q, Reply reply) { command_protect(q, std::move(reply)); });
+    simple("unprotect", {"devices"}, [this](const Json& q, Reply reply) { command_unprotect(q, std::move(reply)); });
+    simple("mark", {"fs", "name"}, [this](const Json& q, Reply reply) { command_mark(q, std::move(reply)); });
+    simple("throttle", {"rate_bytes"}, [this](const Json& q, Reply reply) { command_throttle(q, std::move(reply)); });
+    simple("verify_source", {"devices"}, [this](const Json& q, Reply reply) { command_verify(q, std::move(reply)); });
+    simple("pause", {}, [this](const Json&, Reply reply) { command_pause(true, std::move(reply)); });
+    simple("resume", {}, [this](const Json&, Reply reply) { command_pause(false, std::move(reply)); });
+    simple("reload", {}, [this](const Json&, Reply reply) {
+        answer(reply, [this]() -> Result<Json> {
+            BLKFERRY_TRY_ASSIGN(const auto changes, reload());
+            return Json{{"changed", changes.changed}, {"needs_restart", changes.needs_restart}};
+        });
+    });
+}
+
+void Agent::command_disks(Reply reply) {
+    Json list = Json::array();
+    for (const BlockDevice& d : devices()) {
+        const bool taken = std::ranges::any_of(members_, [&](const auto& m) { return m->disk.dev == d.dev; });
+        const std::string reason = taken ? "it is protected already" : d.obstacle;
+        list.push_back({{"device", d.path},
+                        {"name", d.identity.name},
+                        {"size_bytes", d.identity.sectors * sector_bytes},
+                        {"identity", d.identity.str()},
+                        {"model", d.model},
+                        {"content", d.label},
+                        {"mounts", d.mounts},
+                        {"protected", taken},
+                        {"protectable", reason.empty()},
+                        {"reason", reason}});
+    }
+    reply.done({{"disks", std::move(list)}});
+}
+
+void Agent::command_protect(const Json& request, Reply reply) {
+    answer(reply, [&]() -> Result<Json> {
+        BLKFERRY_TRY_ASSIGN(const auto paths, control::get_strings(request, "devices", devices_max));
+        if (paths.empty())
+            return fail(Errc::invalid, "'devices' names no device");
+        std::vector<BlockDevice> wanted;
+        std::set<std::uint64_t> seen;
+        for (const std::string& path : paths) {
+            BLKFERRY_TRY_ASSIGN(auto d, device(path));
+            if (!d.obstacle.empty())
+                return fail(Errc::unsupported, fmt::format("{} cannot be protected: {}", path, d.obstacle));
+            if (!seen.insert(d.dev).second)
+                return fail(Errc::invalid, fmt::format("{} is named twice", path));
+            if (std::ranges::any_of(members_, [&](const auto& m) { return m->disk.dev == d.dev; }))
+                return fail(Errc::exists, fmt::format("{} is protected already", path));
+            wanted.push_back(std::move(d));
+        }
+        // All or none: what was attached is taken back if a later one fails.
+        std::vector<ProtectedDisk> done;
+        Json list = Json::array();
+        for (const BlockDevice& d : wanted) {
+            Result<void> r;
+            auto record = registry_->add(d.identity);
+            if (record)
+                done.push_back(*record);
+            r = record ? attach(*record, std::vector<BlockDevice>{d}) : std::unexpected(record.error());
+            if (!r) {
+                for (const ProtectedDisk& p : done) {
+                    detach(p.slot, true);
+                    (void)registry_->remove(p.disk_id);
+                }
+                Error e = std::move(r).error();
+                return std::unexpected(std::move(e).with(fmt::format("{} cannot be protected", d.path)));
+            }
+            list.push_back({{"device", d.path}, {"slot", record->slot}, {"disk_id", record->disk_id.str()}});
+        }
+        session_->start();
+        session_->restart("the set of protected disks changed");
+        update_state();
+        return Json{{"disks", std::move(list)}};
+    });
+}
+
+Result<std::vector<std::uint16_t>> Agent::slots_of(const std::vector<std::string>& devices) const {
+    std::vector<std::uint16_t> slots;
+    for (const std::string& name : devices) {
+        const auto same = [&](const Disk& d) { return d.path == name || d.name == name || "/dev/" + d.name == name; };
+        const auto m = std::ranges::find_if(members_, [&](const auto& x) { return same(x->disk); });
+        const auto gone = std::ranges::find_if(missing_, [&](const Missing& x) {
+            return x.record.identity.name == name || "/dev/" + x.record.identity.name == name;
+        });
+        if (m != members_.end())
+            slots.push_back((*m)->disk.slot());
+        else if (gone != missing_.end())
+            slots.push_back(gone->record.slot);
+        else
+            return fail(Errc::not_found, fmt::format("{} is not protected; see 'blkferry status'", name));
+    }
+    return slots;
+}
+
+void Agent::command_unprotect(const Json& request, Reply reply) {
+    answer(reply, [&]() -> Result<Json> {
+        BLKFERRY_TRY_ASSIGN(const auto names, control::get_strings(request, "devices", devices_max));
+        if (names.empty())
+            return fail(Errc::invalid, "'devices' names no device");
+        BLKFERRY_TRY_ASSIGN(const auto slots, slots_of(names));
+        Json list = Json::array();
+        for (std::size_t i = 0; i < slots.size(); ++i) {
+            const auto record = std::ranges::find(registry_->disks(), slots[i], &ProtectedDisk::slot);
+            if (record == registry_->disks().end())
+                continue;
+            const Uuid id = record->disk_id;
+            detach(slots[i], true);
+            std::erase_if(missing_, [&](const Missing& m) { return m.record.slot == slots[i]; });
+            BLKFERRY_TRY(registry_->remove(id));
+            list.push_back({{"device", names[i]}, {"slot", slots[i]}});
+        }
+        shipper_.set_incomplete(!missing_.empty());
+        if (members_.empty())
+            session_->stop();
+        else
+            session_->restart("the set of protected disks changed");
+        update_state();
+        return Json{{"disks", std::move(list)}};
+    });
+}
+
+void Agent::command_mark(const Json& request, Reply reply) {
+    const auto fs = control::get_bool(request, "fs", false);
+    auto name = control::get_string(request, "name", "");
+    if (!fs || !name) {
+        reply.fail(!fs ? fs.error() : name.error());
+        return;
+    }
+    if (!name->empty() && !proto::valid_name(*name)) {
+        reply.fail({Errc::invalid, 0, "'name' may hold letters, digits, '.', '_' and '-' only, at most 64, the first a letter or digit"});
+        return;
+    }
+    if (!session_->established()) {
+        reply.fail({Errc::closed, 0, fmt::format("there is no session with the server: {}", session_->cause())});
+        return;
+    }
+    Points::Request r;
+    r.name = std::move(*name);
+    if (*fs) {
+        std::vector<std::uint64_t> devs;
+        for (const auto& m : members_)
+            devs.push_back(m->disk.dev);
+        r.freeze = mounted_on(devs);
+        if (r.freeze.empty()) {
+            reply.fail({Errc::not_found, 0, "no mounted file system lies on a protected disk; ask for a mark without 'fs'"});
+            return;
+        }
+    }
+    reply.line({{"progress", {{"step", "cut"}, {"backlog_bytes", backlog_bytes()}}}});
+    const std::uint64_t began = loop::Loop::now_ns();
+    auto shared = std::make_shared<Reply>(std::move(reply));
+    points_->ask(std::move(r), [shared, began](Result<PointOutcome> outcome) {
+        if (outcome)
+            shared->done({{"mark", outcome->mark},
+                          {"point", outcome->name},
+                          {"fs", outcome->fs},
+                          {"took_ms", (loop::Loop::now_ns() - began) / 1'000'000}});
+        else
+            shared->fail(outcome.error());
+    });
+    if (!shared->ended())
+        shared->line({{"progress", {{"step", "shipping"}, {"backlog_bytes", backlog_bytes()}}}});
+    work_soon();
+}
+
+void Agent::command_throttle(const Json& request, Reply reply) {
+    answer(reply, [&]() -> Result<Json> {
+        BLKFERRY_TRY_ASSIGN(const std::uint64_t rate, control::get_u64(request, "rate_bytes", bucket_.rate()));
+        if (rate != 0 && rate < 1000)
+            return fail(Errc::invalid, "'rate_bytes' must be 0 (no limit) or at least 1000");
+        if (rate != bucket_.rate()) {
+            bucket_.set_rate(rate, loop::Loop::now_ns());
+            config_.bandwidth = rate;
+            rates_.forget_drain();
+            log_.info(fmt::format("source={} event=throttle bandwidth={}", config_.source, config::format_rate(rate)));
+            session_->kick();
+        }
+        return Json{{"rate_bytes", rate}};
+    });
+}
+
+void Agent::command_verify(const Json& request, Reply reply) {
+    const auto names = control::get_strings(request, "devices", devices_max);
+    if (!names) {
+        reply.fail(names.error());
+        return;
+    }
+    const auto slots = slots_of(*names);
+    if (!slots) {
+        reply.fail(slots.error());
+        return;
+    }
+    if (!session_->established() || (verify_ && !verify_->ended())) {
+        reply.fail(session_->established() ? Error{Errc::busy, 0, "a verification is running already"}
+                                           : Error{Errc::closed, 0, "there is no session with the server"});
+        return;
+    }
+    std::vector<Verify::Target> targets;
+    for (const auto& m : members_)
+        if (slots->empty() || std::ranges::find(*slots, m->disk.slot()) != slots->end())
+            targets.push_back({&m->disk, m->resync.get()});
+    auto shared = std::make_shared<Reply>(std::move(reply));
+    verify_ = std::make_unique<Verify>(
+        Verify::Parts{*tracker_, shipper_, read_pool_, hashes_}, std::move(targets), [this, shared](Result<Verify::Outcome> r) {
+            verify_progress_.stop();
+            if (!r) {
+                shared->fail(r.error());
+                return;
+            }
+            Json ranges = Json::array();
+            for (const auto& range : r->ranges)
+                ranges.push_back({{"device", range.device}, {"offset", range.offset}, {"bytes", range.bytes}});
+            log_.info(fmt::format("source={} event=verified compared_bytes={} differing_bytes={} unsettled_bytes={}",
+                                  config_.source, r->compared_bytes, r->differing_bytes, r->unsettled_bytes));
+            shared->done({{"equal", r->differing_bytes == 0 && r->unsettled_bytes == 0},
+                          {"compared_bytes", r->compared_bytes},
+                          {"differing_bytes", r->differing_bytes},
+                          {"unsettled_bytes", r->unsettled_bytes},
+                          {"ranges", std::move(ranges)}});
+        });
+    verify_progress_ = loop_.every(progress_ns, [this, shared] {
+        if (shared->abandoned()) {
+            verify_->abandon();
+            return;
+        }
+        const auto p = verify_->progress();
+        shared->line({{"progress",
+                       {{"done_bytes", p.done_bytes}, {"total_bytes", p.total_bytes}, {"differing_bytes", p.differing_bytes}}}});
+    });
+    if (verify_->ended())
+        verify_progress_.stop();
+    verify_->step();
+}
+
+void Agent::command_pause(bool paused, Reply reply) {
+    paused_ = paused;
+    shipper_.set_paused(paused);
+    log_.info(fmt::format("source={} event={}", config_.source, paused ? "pause" : "resume"));
+    update_state();
+    work_soon();
+    reply.done({{"paused", paused}});
+}
+
+}  // namespace blkferry::agent

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which protected disk is which device, attaching and detaching.
+#include "agent/agent.hpp"
+
+#include <algorithm>
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <poll.h>
+
+#include "agent/verify.hpp"
+
+namespace blkferry::agent {
+
+namespace {
+constexpr std::uint64_t attach_retry_ns = 5'000'000'000;
+}
+
+/// With a producer, a disk is the file that it calls its disk; its path is its identity.
+std::vector<BlockDevice> Agent::devices() const {
+    if (options_.tracker_socket.empty())
+        return list_devices();
+    std::vector<BlockDevice> out;
+    for (const ProtectedDisk& d : registry_->disks()) {
+        auto found = device(d.identity.name);
+        if (found)
+            out.push_back(std::move(*found));
+    }
+    return out;
+}
+
+Result<BlockDevice> Agent::device(const std::string& path) const {
+    if (options_.tracker_socket.empty())
+        return device_of(path);
+    BlockDevice d;
+    BLKFERRY_TRY_ASSIGN(d.dev, tracker_->find_device(path));
+    d.path = path;
+    d.identity.name = path;
+    d.identity.mapper = "file:" + path;
+    std::error_code ec;
+    d.identity.sectors = std::filesystem::file_size(path, ec) / sector_bytes;
+    return d;
+}
+
+Agent::Member* Agent::member(std::uint16_t slot) noexcept {
+    const auto it = std::ranges::find(members_, slot, [](const auto& m) { return m->disk.slot(); });
+    return it == members_.end() ? nullptr : it->get();
+}
+
+ResyncParts Agent::resync_parts() {
+    return {loop_,       *tracker_, *registry_,
+            shipper_,    read_pool_, hashes_,
+            resync_options_,
+            [this](bool warning, const std::string& line) { warning ? log_.warn(line) : log_.info(line); },
+            [this] { work_soon(); }};
+}
+
+void Agent::attach_all() {
+    attach_retry_ns_ = loop::Loop::now_ns() + attach_retry_ns;
+    const std::vector<BlockDevice> found = devices();
+    const std::vector<ProtectedDisk> records = registry_->disks();
+    std::vector<Missing> missing;
+    bool added = false;
+    for (const ProtectedDisk& record : records) {
+        if (member(record.slot) != nullptr)
+            continue;
+        auto r = attach(record, found);
+        if (r) {
+            added = true;
+            continue;
+        }
+        const auto before = std::ranges::find(missing_, record.slot, [](const Missing& m) { return m.record.slot; });
+        if (before == missing_.end() || before->why != r.error().text)
+            log_.error(fmt::format("disk={} event=attach error={}", record.identity.name, quote_value(r.error().text)));
+        missing.push_back({record, std::move(r).error().text});
+    }
+    missing_ = std::move(missing);
+    shipper_.set_incomplete(!missing_.empty());
+    if (members_.empty())
+        return;
+    if (session_->phase() == Session::Phase::idle)
+        session_->start();
+    else if (added)
+        session_->restart("the set of protected disks changed");
+}
+
+Result<void> Agent::attach(const ProtectedDisk& record, const std::vector<BlockDevice>& found) {
+    BLKFERRY_TRY_ASSIGN(const std::size_t which, find_device(record.identity, found));
+    const BlockDevice& d = found[which];
+    auto m = std::make_unique<Member>();
+    m->disk.record = record;
+    m->disk.record.identity = d.identity;
+    BLKFERRY_TRY_ASSIGN(auto info, attach_device(d.dev));
+    BLKFERRY_TRY_ASSIGN(auto ring, open_ring(info));
+    m->disk.id = info.disk;
+    m->disk.dev = d.dev;
+    m->disk.name = info.name.empty() ? d.identity.name : info.name;
+    m->disk.path = info.device_path.empty() ? d.path : info.device_path;
+    m->disk.ring = std::make_shared<capture::Ring>(std::move(ring));
+    BLKFERRY_TRY_ASSIGN(auto reader, DiskReader::open(loop_, m->disk.path));
+    m->disk.reader.emplace(std::move(reader));
+    BLKFERRY_TRY(registry_->update(m->disk.record));
+    m->resync = std::make_unique<Resync>(resync_parts(), m->disk);
+    m->wake = loop_.watch(m->disk.ring->poll_fd(), POLLIN,
+                          [this, ring_ptr = m->disk.ring.get(), member_ptr = m.get()](std::uint32_t events) {
+                              ring_ptr->clear_wake();
+                              if ((events & (POLLHUP | POLLERR | POLLNVAL)) != 0 && (events & POLLIN) == 0)
+                                  member_ptr->wake.set_events(0);  // detached or gone: the status page says so
+                              work_soon();
+                          });
+    shipper_.add_ring(record.slot, m->disk.ring);
+    log_.info(fmt::format("disk={} event=attached slot={} device={} state={} size_bytes={} identity={}", m->disk.name,
+                          record.slot, m->disk.path, capture::to_string(m->disk.ring->status().state),
+                          m->disk.geometry().nr_sectors * sector_bytes, quote_value(d.identity.str())));
+    members_.push_back(std::move(m));
+    std::ranges::sort(members_, {}, [](const auto& x) { return x->disk.slot(); });
+    return {};
+}
+
+/// The module keeps a disk attached while no agent runs: then this finds it.
+Result<capture::DiskInfo> Agent::attach_device(std::uint64_t dev) {
+    BLKFERRY_TRY_ASSIGN(const auto attached, tracker_->list());
+    const auto it = std::ranges::find(attached, dev, &capture::DiskInfo::dev);
+    if (it != attached.end())
+        return *it;
+    capture::AttachRequest request;
+    request.dev = dev;
+    request.data_bytes = config_.ring_bytes;
+    return tracker_->attach(request);
+}
+
+/// A ring that breaks the contract is of no use: the disk is attached anew, which marks all of it.
+Result<capture::Ring> Agent::open_ring(capture::DiskInfo& info) {
+    BLKFERRY_TRY_ASSIGN(auto memory, tracker_->open_ring(info.disk));
+    auto ring = capture::Ring::open(std::move(memory));
+    if (ring)
+        return ring;
+    log_.error(fmt::format("disk={} event=bad_ring error={}", info.name, quote_value(ring.error().text)));
+    BLKFERRY_TRY(tracker_->detach(info.disk));
+    BLKFERRY_TRY_ASSIGN(info, attach_device(info.dev));
+    BLKFERRY_TRY_ASSIGN(memory, tracker_->open_ring(info.disk));
+    return capture::Ring::open(std::move(memory));
+}
+
+void Agent::detach(std::uint16_t slot, bool from_module) {
+    const auto it = std::ranges::find(members_, slot, [](const auto& m) { return m->disk.slot(); });
+    if (it == members_.end())
+        return;
+    std::unique_ptr<Member> m = std::move(*it);
+    members_.erase(it);
+    shipper_.stop();  // no batch under way may speak of the disk
+    shipper_.remove_ring(slot);
+    m->wake.reset();
+    m->resync->session_ended();
+    if (m->disk.reader)
+        m->disk.reader->cancel();
+    if (from_module)
+        if (auto r = tracker_->detach(m->disk.id); !r)
+            log_.warn(fmt::format("disk={} event=detach error={}", m->disk.name, quote_value(r.error().text)));
+    log_.info(fmt::format("disk={} event=detached slot={}", m->disk.name, slot));
+}
+
+Result<void> Agent::reattach_all() {
+    while (!members_.empty())
+        detach(members_.front()->disk.slot(), true);
+    const std::vector<BlockDevice> found = devices();
+    for (const ProtectedDisk& record : std::vector<ProtectedDisk>(registry_->disks()))
+        BLKFERRY_TRY(attach(record, found));
+    return {};
+}
+
+void Agent::tracker_events() {
+    const auto events = tracker_->read_events();
+    if (!events) {
+        if (events.error().code == Errc::closed) {
+            events_.reset();
+            log_.error(fmt::format("source={} event=tracker_closed error={}", config_.source, quote_value(events.error().text)));
+            failed_ = true;
+            loop_.stop();
+        }
+        return;
+    }
+    for (const auto& e : *events) {
+        const auto it = std::ranges::find(members_, e.disk, [](const auto& m) { return m->disk.id; });
+        if (it == members_.end())
+            continue;
+        if (e.kind == BLKFERRY_EV_GONE || e.kind == BLKFERRY_EV_RESIZED)
+            log_.warn(fmt::format("disk={} event={}", (*it)->disk.name, e.kind == BLKFERRY_EV_GONE ? "gone" : "resized"));
+    }
+    work_soon();
+}
+
+}  // namespace blkferry::agent

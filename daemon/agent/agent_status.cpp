@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the agent tells about itself: docs/control.md, `status`.
+#include "agent/agent.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace blkferry::agent {
+
+using control::Json;
+
+namespace {
+
+std::uint64_t realtime_ns() {
+    return static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+}
+
+Json progress_json(std::uint64_t done, std::uint64_t total) {
+    return {{"done_bytes", std::min(done, total)}, {"total_bytes", total}};
+}
+
+/// Average bytes of a captured operation, for what is in the ring and was not looked at yet.
+std::uint64_t mean_op_bytes(const capture::Ring& ring) noexcept {
+    const std::uint64_t ops = ring.counter(BLKFERRY_C_OPS);
+    return ops == 0 ? 0 : ring.counter(BLKFERRY_C_SECTORS) * sector_bytes / ops;
+}
+
+}  // namespace
+
+std::uint64_t Agent::backlog_bytes(const Member& m) const {
+    const auto st = m.disk.ring->status();
+    const std::uint64_t dirty = (st.active_blocks + st.snap_blocks) * m.disk.block_bytes();
+    const std::uint64_t size = m.disk.geometry().nr_sectors * sector_bytes;
+    const std::uint64_t ring_ops = st.head - std::min(st.head, m.disk.ring->tail());
+    return std::min(dirty, size) + ring_ops * mean_op_bytes(*m.disk.ring);
+}
+
+std::uint64_t Agent::backlog_bytes() const {
+    std::uint64_t bytes = 0;
+    for (const auto& m : members_)
+        bytes += backlog_bytes(*m);
+    return bytes;
+}
+
+/// Age of the oldest write that is not durable; nothing before the first sync is over.
+std::optional<std::uint64_t> Agent::lag_ms() const {
+    if (shipper_.durable_mark() == 0 && acked_mark_ == 0)
+        return std::nullopt;
+    std::uint64_t oldest = shipper_.oldest_time_ns();
+    std::uint64_t gap_ms = 0;
+    const std::uint64_t now_mono = loop::Loop::now_ns();
+    for (const auto& m : members_) {
+        const auto p = m->resync->progress();
+        if (p.whole)
+            return std::nullopt;  // there is no complete replica yet
+        if (m->gap_since_ns != 0)
+            gap_ms = std::max(gap_ms, (now_mono - m->gap_since_ns) / 1'000'000);
+        capture::CapturedOp op;
+        if (m->disk.ring->refresh() && m->disk.ring->peek(op) == capture::Ring::Peek::ready && op.time_ns != 0)
+            oldest = oldest == 0 ? op.time_ns : std::min(oldest, op.time_ns);
+    }
+    const std::uint64_t now = realtime_ns();
+    const std::uint64_t age = oldest != 0 && now > oldest ? (now - oldest) / 1'000'000 : 0;
+    return std::max(age, gap_ms);
+}
+
+std::optional<Agent::Sum> Agent::progress() const {
+    Sum sum;
+    bool any = false;
+    for (const auto& m : members_) {
+        const auto p = m->resync->progress();
+        if (!p.active)
+            continue;
+        any = true;
+        sum.done_bytes += p.done_bytes;
+        sum.total_bytes += p.total_bytes;
+    }
+    return any ? std::optional(sum) : std::nullopt;
+}
+
+SourceState Agent::phase_of(const Member& m) const {
+    StateFacts f;
+    f.disks = 1;
+    f.paused = paused_;
+    f.connected_once = session_->tried();
+    f.session = session_->established();
+    f.stalled = f.session && (!m.resync->cause().empty() || m.disk.ring->bad());
+    const auto p = m.resync->progress();
+    f.initial = p.whole && p.kind == SyncKind::initial;
+    f.rescan = p.whole && p.kind == SyncKind::rescan;
+    f.gap = p.active;
+    f.flushed = flushed_;
+    f.first_point = registry_->first_point();
+    return derive_state(f);
+}
+
+Json Agent::disk_status(const Member& m) const {
+    const auto st = m.disk.ring->status();
+    const auto p = m.resync->progress();
+    const auto& g = m.disk.geometry();
+    Json j = {{"slot", m.disk.slot()},
+              {"disk_id", m.disk.record.disk_id.str()},
+              {"name", m.disk.name},
+              {"device", m.disk.path},
+              {"identity", m.disk.record.identity.str()},
+              {"state", capture::to_string(st.state)},
+              {"phase", to_string(phase_of(m))},
+              {"size_bytes", g.nr_sectors * sector_bytes},
+              {"backlog_bytes", backlog_bytes(m)},
+              {"dirty_bytes", (st.active_blocks + st.snap_blocks) * m.disk.block_bytes()},
+              {"ring", {{"used_bytes", std::min(g.data_bytes, (st.head - std::min(st.head, m.disk.ring->tail())) *
+                                                                  mean_op_bytes(*m.disk.ring))},
+                        {"total_bytes", g.data_bytes}}},
+              {"error", m.disk.ring->bad() ? m.disk.ring->error().text : m.resync->cause()}};
+    if (p.active)
+        j["progress"] = progress_json(p.done_bytes, p.total_bytes);
+    Json counters = Json::object();
+    constexpr std::pair<const char*, blkferry_counter> names[] = {
+        {"ops", BLKFERRY_C_OPS},
+        {"sectors", BLKFERRY_C_SECTORS},
+        {"cancelled", BLKFERRY_C_CANCELLED},
+        {"failed", BLKFERRY_C_FAILED},
+        {"dirty_ops", BLKFERRY_C_DIRTY_OPS},
+        {"overflows", BLKFERRY_C_OVERFLOWS},
+        {"oversize", BLKFERRY_C_OVERSIZE},
+        {"overlaps", BLKFERRY_C_OVERLAPS},
+        {"unknown", BLKFERRY_C_UNKNOWN},
+        {"watchdog", BLKFERRY_C_WATCHDOG},
+        {"passthrough", BLKFERRY_C_PASSTHROUGH},
+        {"bad_consumer", BLKFERRY_C_BAD_CONSUMER},
+    };
+    for (const auto& [name, which] : names)
+        counters[name] = m.disk.ring->counter(which);
+    j["counters"] = std::move(counters);
+    return j;
+}
+
+Json Agent::missing_status(const Missing& m) const {
+    return {{"slot", m.record.slot},
+            {"disk_id", m.record.disk_id.str()},
+            {"name", m.record.identity.name},
+            {"device", ""},
+            {"identity", m.record.identity.str()},
+            {"state", "STOPPED"},
+            {"phase", to_string(SourceState::stalled)},
+            {"size_bytes", m.record.identity.sectors * sector_bytes},
+            {"backlog_bytes", 0},
+            {"dirty_bytes", 0},
+            {"ring", {{"used_bytes", 0}, {"total_bytes", 0}}},
+            {"error", m.why}};
+}
+
+Json Agent::status() const {
+    const ShipperCounters& c = shipper_.counters();
+    const auto lag = lag_ms();
+    Json disks = Json::array();
+    std::uint64_t epochs = 0;
+    for (const auto& m : members_) {
+        disks.push_back(disk_status(*m));
+        epochs += m->resync->epochs();
+    }
+    for (const Missing& m : missing_)
+        disks.push_back(missing_status(m));
+    std::sort(disks.begin(), disks.end(),
+              [](const Json& a, const Json& b) { return a.at("slot").get<unsigned>() < b.at("slot").get<unsigned>(); });
+    const std::uint64_t backlog = backlog_bytes();
+    Json j = {{"source", config_.source},
+              {"source_id", registry_->source_id().str()},
+              {"version", BLKFERRY_VERSION},
+              {"server", config_.server.str()},
+              {"server_name", session_->server_name()},
+              {"connected", session_->established()},
+              {"state", to_string(state_)},
+              {"cause", cause_},
+              {"backlog_bytes", backlog},
+              {"lag_ms", lag ? Json(*lag) : Json(nullptr)},
+              {"durable_mark", std::max(acked_mark_, shipper_.durable_mark())},
+              {"points", server_.points},
+              {"rates",
+               {{"capture_bytes", rates_.mean(Rates::capture)},
+                {"ship_bytes", rates_.mean(Rates::ship)},
+                {"wire_bytes", rates_.mean(Rates::wire)},
+                {"resync_bytes", rates_.mean(Rates::resync)},
+                {"drain_bytes", rates_.drain()}}},
+              {"throttle", {{"rate_bytes", bucket_.rate()}}},
+              {"disks", std::move(disks)},
+              {"counters",
+               {{"ops", c.ops},
+                {"captured_bytes", c.payload_in},
+                {"folded_bytes", c.payload_folded},
+                {"resync_bytes", c.resync_bytes},
+                {"durable_bytes", c.payload_durable},
+                {"batches", c.batches},
+                {"wire_bytes", session_->wire_bytes()},
+                {"sessions", session_->sessions()},
+                {"epochs", epochs}}},
+              {"uptime_ms", (loop::Loop::now_ns() - started_ns_) / 1'000'000}};
+    if (const auto p = progress()) {
+        j["progress"] = progress_json(p->done_bytes, p->total_bytes);
+        const std::uint64_t rate = rates_.mean(Rates::resync);
+        if (rate > 0)
+            j["progress"]["eta_ms"] = (p->total_bytes - std::min(p->done_bytes, p->total_bytes)) * 1000 / rate;
+    }
+    return j;
+}
+
+std::string Agent::status_line() const {
+    const auto lag = lag_ms();
+    return fmt::format("{}{}{}, backlog {} bytes{}", row(state_).console, cause_.empty() ? "" : ": ", cause_, backlog_bytes(),
+                       lag ? fmt::format(", lag {} ms", *lag) : std::string());
+}
+
+}  // namespace blkferry::agent

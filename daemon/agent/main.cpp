@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// blkferry-agent: ships what the module captures to the server.
+//
+// Exit codes: 0 ended by a signal, 1 it cannot run (the log says why), 2 wrong usage or configuration.
+#include <cstdio>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "agent/agent.hpp"
+#include "agent/log.hpp"
+#include "agent/notify.hpp"
+#include "loop/signals.hpp"
+
+namespace {
+
+using namespace blkferry;
+
+constexpr int exit_failure = 1;
+constexpr int exit_usage = 2;
+
+int usage_error(const Error& error) {
+    std::fprintf(stderr, "blkferry-agent: %s\n", error.text.c_str());
+    return exit_usage;
+}
+
+void handle_signal(int signal, agent::Agent& agent, loop::Loop& loop, agent::Log& log) {
+    if (signal != SIGHUP) {
+        log.info(fmt::format("event=stop signal={}", signal));
+        agent::notify::stopping();
+        loop.stop();
+        return;
+    }
+    agent::notify::reloading();
+    if (auto r = agent.reload(); !r)
+        log.error(fmt::format("event=reload error={}", agent::quote_value(r.error().text)));
+    agent::notify::ready();
+}
+
+/// Runs until a signal ends it. What is in the rings stays there: there is nothing to flush.
+int run(agent::AgentOptions options, const config::AgentConfig& config, agent::Log& log) {
+    const auto failed = [&](const Error& error) {
+        log.error(fmt::format("event=start error={}", agent::quote_value(error.text)));
+        return exit_failure;
+    };
+    auto loop = loop::Loop::create({.single_thread = true});
+    if (!loop)
+        return failed(loop.error());
+    agent::Agent* running = nullptr;
+    // Before the pool starts, so that its threads inherit the mask.
+    auto signals = loop::Signals::create(**loop, {SIGTERM, SIGINT, SIGHUP}, [&](int signal) {
+        if (running != nullptr)
+            handle_signal(signal, *running, **loop, log);
+    });
+    if (!signals)
+        return failed(signals.error());
+    agent::Agent agent(**loop, std::move(options), config, log);
+    if (auto r = agent.start(); !r)
+        return failed(r.error());
+    running = &agent;
+    agent::notify::ready();
+    loop::Timer watchdog;
+    if (const std::uint64_t interval = agent::notify::watchdog_interval_ns(); interval != 0)
+        watchdog = (*loop)->every(interval, [] { agent::notify::watchdog(); });
+    const loop::Timer status = (*loop)->every(2'000'000'000, [&] { agent::notify::status(agent.status_line()); });
+    if (auto r = (*loop)->run(); !r)
+        return failed(r.error());
+    running = nullptr;
+    return agent.failed() ? exit_failure : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::string config_file = config::agent_file;
+    std::string tracker = "module";
+    bool check = false;
+    CLI::App app("Ships the writes of protected disks to a blkferry server.", "blkferry-agent");
+    app.add_option("--config", config_file, "Configuration file")->capture_default_str();
+    app.add_option("--tracker", tracker, "Where writes are captured: 'module', or 'socket:PATH' of a producer (tests)")
+        ->capture_default_str();
+    app.add_flag("--check", check, "Check the configuration and exit");
+    app.set_version_flag("--version", "blkferry-agent " BLKFERRY_VERSION);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+        return app.exit(e) == 0 ? 0 : exit_usage;
+    }
+    agent::AgentOptions options;
+    options.config_file = config_file;
+    if (tracker.starts_with("socket:"))
+        options.tracker_socket = tracker.substr(7);
+    else if (tracker != "module")
+        return usage_error({Errc::invalid, 0, "--tracker must be 'module' or 'socket:PATH'"});
+    const auto config = config::load_agent(config_file);
+    if (!config)
+        return usage_error(config.error());
+    if (check)
+        return 0;
+    agent::Log log;
+    log.set_level(config->log_level);
+    return run(std::move(options), *config, log);
+}

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Who has no valid certificate gets nothing; garbage ends a connection and nothing else."""
+
+import random
+import socket
+import ssl
+
+from harness import Bench, Failure, call, eventually, main
+
+
+def refused_lines(b):
+    return [line for line in b.server.text().splitlines() if "127.0.0.1" in line and
+            any(word in line for word in ("refus", "denied", "error", "ended", "reject"))]
+
+
+def sources(b):
+    return call(b.server_socket, "status")["sources"]
+
+
+def wait_refused(b, text_of_agent):
+    """The agent says why it is refused, and says it once, however often it tries."""
+    eventually("the agent is refused", lambda: b.status()["state"] in ("DISCONNECTED",) and b.status()["cause"], 30)
+    tries = eventually("it tries again", lambda: len(refused_lines(b)) >= 2 or len(refused_lines(b)), 30)
+    lines = [line for line in b.agent.text().splitlines() if "event=disconnected" in line]
+    if len(set(line.split("event=")[1] for line in lines)) != len(lines):
+        raise Failure(f"the same refusal was logged more than once: {lines}")
+    if any(s["connected"] for s in sources(b)):
+        raise Failure("the server let the source in")
+    if not b.status()["cause"]:
+        raise Failure(f"no cause is told ({text_of_agent}, {tries})")
+
+
+def bench():
+    return Bench(disks=1, mib=8)
+
+
+def wrong_ca():
+    with bench() as b:
+        b.pki("init", b.dir / "other")
+        b.pki("issue", b.dir / "other", "source", b.source, "--out", b.dir / "other")
+        b.write_agent(cert=b.dir / "other" / f"source-{b.source}")
+        b.start()
+        wait_refused(b, "certificate of another CA")
+
+
+def agent_does_not_trust_the_server():
+    with bench() as b:
+        b.pki("init", b.dir / "other")
+        b.write_agent(ca=b.dir / "other" / "ca.pem")
+        b.start()
+        wait_refused(b, "server of another CA")
+
+
+def identity_of_another_source():
+    with bench() as b:
+        b.pki("issue", b.dir / "ca", "source", "mallory", "--out", b.dir)
+        b.write_agent(cert=b.dir / "source-mallory")
+        b.start()
+        wait_refused(b, "name in HELLO is not that of the certificate")
+        if sources(b):
+            raise Failure(f"the server made a replica for a liar: {sources(b)}")
+
+
+def plain_tcp_and_garbage():
+    rng = random.Random(1)
+    with bench() as b:
+        b.start()
+        b.settled()
+        for payload in (b"GET / HTTP/1.0\r\n\r\n", rng.randbytes(5000), b"BFR1" + bytes(44)):
+            with socket.create_connection(("127.0.0.1", b.port), 10) as s:
+                s.sendall(payload)
+                s.settimeout(30)
+                got = b""
+                try:
+                    while block := s.recv(4096):
+                        got += block
+                except OSError:
+                    pass
+                if len(got) > 64:
+                    raise Failure(f"a plain connection got {len(got)} bytes")
+        b.producer.ask("write 0 16 8 7")
+        b.settled()
+        b.check_equal("beside plain connections")
+
+
+def garbage_frames_with_a_valid_certificate():
+    rng = random.Random(2)
+    with bench() as b:
+        b.pki("issue", b.dir / "ca", "source", "fuzz", "--out", b.dir)
+        b.start()
+        b.settled()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False
+        context.load_verify_locations(b.dir / "ca" / "ca.pem")
+        context.load_cert_chain(b.dir / "source-fuzz.pem", b.dir / "source-fuzz.key")
+        context.set_alpn_protocols(["blkferry/1"])
+        for i in range(20):
+            payload = rng.randbytes(rng.randrange(1, 3000)) if i % 2 else b"BFR1\x01" + rng.randbytes(200)
+            with socket.create_connection(("127.0.0.1", b.port), 10) as raw, context.wrap_socket(raw) as s:
+                s.settimeout(30)
+                try:
+                    s.sendall(payload.ljust(48, b"\0"))
+                    while s.recv(4096):
+                        pass
+                except OSError:
+                    pass
+        if not b.server.alive:
+            raise Failure("the server died of garbage")
+        if any(s["source"] == "fuzz" and s["connected"] for s in sources(b)):
+            raise Failure("garbage made a session")
+        b.producer.ask("write 0 64 8 9")
+        b.settled()
+        b.check_equal("beside garbage frames")
+
+
+main([wrong_ca, agent_does_not_trust_the_server, identity_of_another_source, plain_tcp_and_garbage,
+      garbage_frames_with_a_valid_certificate])

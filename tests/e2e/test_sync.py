@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Initial sync, continuous replication, overflow, rescan: what the server holds equals the source, bit for bit."""
+
+from harness import Bench, Failure, call, eventually, main
+
+
+def initial_sync_of_idle_disks():
+    with Bench(disks=2, mib=32) as b:
+        for path in b.paths:
+            with open(path, "wb") as f:
+                f.truncate(32 << 20)
+                f.seek(5 << 20)
+                f.write(bytes(range(256)) * 8192)
+        b.start()
+        b.settled()
+        b.check_equal("after initial sync")
+        b.agent.stop()
+        b.server.stop()
+
+
+def initial_sync_while_everything_is_rewritten():
+    with Bench(disks=2, mib=48, producer={"seed": 7, "depth": 8, "sizes": "mixed", "contents": "mixed", "discard": 3,
+                                          "zeroes": 3, "cancel": 5, "rate": 1500}) as b:
+        b.server.start()
+        b.producer.start()
+        b.producer.ask("start")
+        b.start_agent()
+        call(b.agent_socket, "protect", devices=[str(p) for p in b.paths])
+        seen = set()
+
+        def continuous():
+            s = b.status()
+            b.note(s)
+            seen.add(s["state"])
+            return s["state"] == "CONTINUOUS"
+        eventually("CONTINUOUS under load", continuous, 180)
+        if not seen & {"INITIAL_SYNC", "FLUSHING_BACKLOG"}:
+            raise Failure(f"the phases of the initial sync were not shown: {seen}")
+        b.producer.ask("stop")
+        b.settled()
+        b.check_equal("initial sync under rewriting")
+        if b.agent.rss() > 64 << 20:
+            raise Failure(f"the agent holds {b.agent.rss() >> 20} MiB")
+
+
+def overflow_of_a_tiny_ring_ends_equal():
+    with Bench(disks=1, mib=64, producer={"seed": 3, "depth": 4, "contents": "random", "block": 16384},
+               agent='ring = "1MiB"\nbandwidth = "400mbit"') as b:
+        b.start()
+        b.settled()
+        b.producer.ask("start")
+        eventually("the ring overflows", lambda: b.status()["disks"][0]["counters"]["overflows"] > 0, 60)
+        b.producer.ask("stop")
+        b.settled()
+        b.check_equal("after ring overflow")
+
+
+def rescan_after_the_producer_restarted():
+    with Bench(disks=2, mib=32, producer={"seed": 5, "contents": "text", "rate": 800}) as b:
+        b.start()
+        b.producer.ask("start")
+        b.settled_or_continuous = b.wait_state("CONTINUOUS")
+        b.producer.ask("stop")
+        b.settled()
+        b.agent.stop()
+        b.producer.ask("write 0 2048 64 171")  # nobody is there to ship it
+        b.producer.kill()  # the machine goes down: tracking is lost
+        with open(b.paths[1], "r+b") as f:  # and something else writes
+            f.seek(3 << 20)
+            f.write(b"untracked" * 1000)
+        b.producer.start()
+        b.start_agent()
+        b.settled()
+        c = b.status()["counters"]
+        b.check_equal("after a rescan")
+        if c["wire_bytes"] > 8 << 20:
+            raise Failure(f"a rescan of nearly equal disks shipped {c['wire_bytes']} bytes")
+
+
+def verify_source_finds_nothing_and_mark_names_points():
+    with Bench(disks=1, mib=32, producer={"seed": 9, "rate": 300}) as b:
+        b.start()
+        b.wait_state("CONTINUOUS")
+        b.producer.ask("start")
+        v = call(b.agent_socket, "verify_source", seconds=180)
+        if not v["equal"] or v["compared_bytes"] != 32 << 20:
+            raise Failure(f"verification under load: {v}")
+        p = b.mark(name="before-upgrade")
+        if p["point"] != "before-upgrade":
+            raise Failure(f"the point is called {p}")
+        b.producer.ask("stop")
+
+
+main([initial_sync_of_idle_disks, initial_sync_while_everything_is_rewritten, overflow_of_a_tiny_ring_ends_equal,
+      rescan_after_the_producer_restarted, verify_source_finds_nothing_and_mark_names_points])
