@@ -69,9 +69,11 @@ class Runner(unittest.TestCase):
         self.assertIn("no case matches", done.stderr)
 
     def test_nothing_is_left_behind(self):
-        self.run_cases("good/001", "bad/003")
-        left = [path for path in Path("/tmp").glob("bf-vm-*")]
-        self.assertEqual(left, [])
+        command = [str(VM_DIR / "run"), "--kernel", KERNEL, "--cases", str(VM_DIR / "selftest/cases"),
+                   "--results", self.holder.name, "good/001", "bad/003"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as runner:
+            self.assertEqual(runner.wait(), 1)
+        self.assertEqual(list(Path("/tmp").glob(f"bf-vm-{runner.pid}-*")), [])
         self.assertEqual(list(Path(self.holder.name).rglob("initramfs.cpio")), [])
 
 

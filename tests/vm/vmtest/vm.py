@@ -8,6 +8,7 @@ One thread uses a Vm; a second one, of its own, reads the control port.
 
 import ctypes
 import dataclasses
+import os
 import queue
 import re
 import signal
@@ -131,8 +132,8 @@ class Vm:
         self._connect("qmp", lambda path: setattr(self, "qmp", Qmp(path)))
 
     def _socket_path(self, name: str) -> Path:
-        # Relative to the working directory of QEMU or short by nature; sun_path holds 107 bytes.
-        return Path(f"/tmp/bf-vm-{id(self):x}-{name}")
+        # Not beside the console: a socket's path holds 107 bytes at most.
+        return Path(f"/tmp/bf-vm-{os.getpid()}-{id(self):x}-{name}")
 
     def _command(self, initramfs: Path) -> list[str]:
         guest = self.guest
