@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 // The control row of the pipeline benchmark: a naive but careful pipeline, one thread a side, that a good engineer would
 // write in a day. Random 4 KiB blocks are gathered from a ring into batches of 1 MiB, compressed, hashed (XXH3), sent
-// over TLS 1.3; the other process verifies and appends to an O_DIRECT journal with fdatasync every 8 MiB.
+// over TLS 1.3; the other process verifies and appends to an O_DIRECT journal with fdatasync every 8 MiB. With --apply a
+// second thread of that process also writes each block to its place in an image.
 //
-//   bench_control --codec none|lz4|zstd --data FILE|random --mib N --journal FILE
+//   bench_control --codec none|lz4|zstd --data FILE|random --mib N --journal FILE [--apply FILE --image-mib N]
 //
-// Prints one JSON line: payload bytes, wall seconds, CPU seconds of each process.
+// Prints one JSON line: payload bytes, wall seconds to the last durable byte and to the last applied one, CPU seconds of
+// each process.
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <random>
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include <arpa/inet.h>
@@ -43,7 +50,10 @@ constexpr std::size_t block = 4096;
 constexpr std::size_t batch_bytes = std::size_t{1} << 20;
 constexpr std::size_t ring_bytes = std::size_t{64} << 20;
 constexpr std::size_t sync_bytes = std::size_t{8} << 20;
-constexpr std::size_t head_bytes = 24;  // u32 codec, u32 wire length, u64 hash, u64 last
+constexpr std::size_t blocks = batch_bytes / block;
+constexpr std::size_t table_bytes = blocks * 8;               // where each block belongs, bytes
+constexpr std::size_t head_bytes = 24 + table_bytes;          // u32 codec, u32 wire length, u64 hash, u64 last, table
+constexpr std::size_t queue_max = 16;                         // batches that wait to be applied
 
 [[noreturn]] void die(std::string_view what) {
     std::fprintf(stderr, "bench_control: %.*s: %s\n", static_cast<int>(what.size()), what.data(), std::strerror(errno));
@@ -55,6 +65,8 @@ struct Options {
     std::string data = "random";
     std::size_t bytes = std::size_t{512} << 20;
     std::string journal = "control.journal";
+    std::string apply;  // empty: the journal is all
+    std::size_t image_bytes = std::size_t{1} << 30;
 };
 
 Options parse(int argc, char** argv) {
@@ -72,6 +84,10 @@ Options parse(int argc, char** argv) {
             o.bytes = std::strtoull(argv[i + 1], nullptr, 10) << 20;
         } else if (key == "--journal") {
             o.journal = argv[i + 1];
+        } else if (key == "--apply") {
+            o.apply = argv[i + 1];
+        } else if (key == "--image-mib") {
+            o.image_bytes = std::strtoull(argv[i + 1], nullptr, 10) << 20;
         } else {
             die("unknown option");
         }
@@ -123,11 +139,14 @@ void source(SSL* ssl, const Options& o, const std::vector<std::byte>& ring) {
     Compressor compressor(o.codec, 1);
     std::mt19937_64 gen(2);
     std::vector<std::byte> batch(batch_bytes);
+    std::vector<std::byte> table(table_bytes);
     std::vector<std::byte> out;
     for (std::size_t done = 0; done < o.bytes; done += batch_bytes) {
         for (std::size_t at = 0; at < batch_bytes; at += block)
             std::memcpy(batch.data() + at, ring.data() + (gen() % (ring_bytes / block)) * block, block);
         out.assign(head_bytes, std::byte{0});
+        for (std::size_t i = 0; i < blocks; ++i)
+            store_le<std::uint64_t>(table.data() + i * 8, gen() % (o.image_bytes / block) * block);
         const bool smaller = compressor.compress(batch, out);
         if (!smaller)
             out.insert(out.end(), batch.begin(), batch.end());
@@ -135,19 +154,86 @@ void source(SSL* ssl, const Options& o, const std::vector<std::byte>& ring) {
         store_le<std::uint32_t>(out.data() + 4, static_cast<std::uint32_t>(out.size() - head_bytes));
         store_le<std::uint64_t>(out.data() + 8, xxh3(batch));
         store_le<std::uint64_t>(out.data() + 16, done + batch_bytes >= o.bytes ? 1 : 0);
+        std::ranges::copy(table, out.begin() + 24);
         write_all(ssl, out);
     }
     std::byte ack{};
     read_all(ssl, {&ack, 1});
 }
 
+/// Writes the blocks of verified batches to the image, in order, in a thread of its own.
+class Applier {
+public:
+    explicit Applier(const Options& o) {
+        if (o.apply.empty())
+            return;
+        auto fd = open_file(o.apply, O_WRONLY | O_CREAT);
+        if (!fd || ::ftruncate(fd->get(), static_cast<off_t>(o.image_bytes)) != 0)
+            die(o.apply);
+        image_ = std::move(*fd);
+        thread_ = std::thread([this] { run(); });
+    }
+    ~Applier() { finish(); }
+    Applier(const Applier&) = delete;
+    Applier& operator=(const Applier&) = delete;
+
+    void push(std::span<const std::byte> table, std::span<const std::byte> body) {
+        if (!thread_.joinable())
+            return;
+        Batch b{{table.begin(), table.end()}, {body.begin(), body.end()}};
+        std::unique_lock held(lock_);
+        changed_.wait(held, [this] { return queue_.size() < queue_max; });
+        queue_.push_back(std::move(b));
+        changed_.notify_all();
+    }
+    void finish() {
+        if (!thread_.joinable())
+            return;
+        {
+            const std::scoped_lock held(lock_);
+            queue_.emplace_back(std::nullopt);
+            changed_.notify_all();
+        }
+        thread_.join();
+    }
+
+private:
+    struct Batch {
+        std::vector<std::byte> table;
+        std::vector<std::byte> body;
+    };
+    void run() {
+        for (;;) {
+            std::unique_lock held(lock_);
+            changed_.wait(held, [this] { return !queue_.empty(); });
+            const std::optional<Batch> b = std::move(queue_.front());
+            queue_.pop_front();
+            changed_.notify_all();
+            held.unlock();
+            if (!b)
+                return;
+            for (std::size_t i = 0; i < blocks; ++i)
+                if (!write_full_at(image_.get(), {b->body.data() + i * block, block},
+                                   load_le<std::uint64_t>(b->table.data() + i * 8), "image"))
+                    die("image write");
+        }
+    }
+
+    Fd image_;
+    std::mutex lock_;
+    std::condition_variable changed_;
+    std::deque<std::optional<Batch>> queue_;
+    std::thread thread_;
+};
+
 void server(SSL* ssl, const Options& o) {
+    Applier applier(o);
     auto fd = open_file(o.journal, O_WRONLY | O_CREAT | O_TRUNC | O_DIRECT);
     if (!fd)
         die(o.journal);
     Decompressor decompressor;
     std::vector<std::byte> raw(batch_bytes);
-    const std::size_t room = batch_bytes + 2 * block;
+    const std::size_t room = batch_bytes + head_bytes + 2 * block;
     std::unique_ptr<std::byte, decltype(&std::free)> aligned(
         static_cast<std::byte*>(std::aligned_alloc(block, room)), &std::free);
     std::uint64_t at = 0;
@@ -169,6 +255,7 @@ void server(SSL* ssl, const Options& o) {
         }
         if (xxh3(body) != load_le<std::uint64_t>(wire + 8))
             die("checksum");
+        applier.push({wire + 24, table_bytes}, body);
         const std::size_t padded = (head_bytes + length + block - 1) / block * block;
         std::memset(wire + head_bytes + length, 0, padded - head_bytes - length);
         if (!write_full_at(fd->get(), {wire, padded}, at, "journal"))
@@ -182,6 +269,8 @@ void server(SSL* ssl, const Options& o) {
         }
     }
     const std::byte ack{1};
+    write_all(ssl, {&ack, 1});
+    applier.finish();
     write_all(ssl, {&ack, 1});
 }
 
@@ -262,10 +351,14 @@ int main(int argc, char** argv) {
     rusage self{};
     rusage other{};
     ::getrusage(RUSAGE_SELF, &self);
+    std::byte applied{};
+    read_all(ssl, {&applied, 1});
+    const double applied_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     int status = 0;
     ::waitpid(child, &status, 0);
     ::getrusage(RUSAGE_CHILDREN, &other);
-    std::printf("{\"bytes\": %zu, \"wall_s\": %.4f, \"source_cpu_s\": %.4f, \"server_cpu_s\": %.4f}\n", o.bytes, wall,
+    std::printf("{\"bytes\": %zu, \"wall_s\": %.4f, \"applied_s\": %.4f, \"source_cpu_s\": %.4f, \"server_cpu_s\": %.4f}\n",
+                o.bytes, wall, applied_s,
                 cpu_s(self) - cpu_s(before), cpu_s(other));
     return status == 0 ? 0 : 1;
 }
