@@ -19,7 +19,7 @@ public:
     explicit Tree(Parsed& parsed) : parsed_(parsed), app_(about, "blkferry") {
         app_.footer(footer);
         app_.set_version_flag("--version", std::string("blkferry ") + BLKFERRY_VERSION);
-        app_.require_subcommand(1);
+        app_.require_subcommand(0, 1);
         app_.option_defaults()->always_capture_default(false);
         parsed_.global.agent_socket = config::agent_socket;
         parsed_.global.server_socket = config::server_socket;
@@ -95,13 +95,13 @@ private:
 
     void add_server() {
         CLI::App* group = app_.add_subcommand("server", "Commands about the server");
-        group->require_subcommand(1);
+        group->require_subcommand(0, 1);
         server_socket(add(*group, server_status_, "status", "Show the server, its store and its sources"));
     }
 
     void add_pki() {
         CLI::App* group = app_.add_subcommand("pki", "A small CA for the certificates of sources and server");
-        group->require_subcommand(1);
+        group->require_subcommand(0, 1);
         const auto directory = [](CLI::App* c, std::filesystem::path& dir) {
             c->add_option("DIR", dir, "Folder of the CA")->required()->type_name("");
         };
@@ -132,7 +132,7 @@ private:
 
     void add_config() {
         CLI::App* group = app_.add_subcommand("config", "Check configuration files, print their defaults");
-        group->require_subcommand(1);
+        group->require_subcommand(0, 1);
         const auto part = [](CLI::App* c, std::string& target) {
             c->add_option("PART", target, "agent or server")->required()->type_name("")->check(CLI::IsMember({"agent", "server"}).description(""));
         };
@@ -170,6 +170,9 @@ Parsed parse_command_line(int argc, const char* const* argv) {
     Tree tree(parsed);
     try {
         tree.app().parse(argc, argv);
+        // Asked here and not of CLI11, which would not name a word that is no command.
+        if (!parsed.command)
+            throw CLI::RequiredError("A command");
     } catch (const CLI::ParseError& err) {
         std::ostringstream out;
         std::ostringstream error;
