@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <optional>
@@ -127,13 +128,24 @@ void Daemon::stop(const char* why) {
     });
 }
 
-/// Takes over what can change while running: log level, certificates, CRL. An unsound file changes nothing.
+/// Takes over what can change while running. An unsound file or certificate changes nothing.
 Result<std::pair<std::vector<std::string>, std::vector<std::string>>> Daemon::reload() {
     BLKFERRY_TRY_ASSIGN(auto fresh, config::load_server(file_));
-    BLKFERRY_TRY(server_->reload_tls());
+    BLKFERRY_TRY(server_->reconfigure(options_of(fresh)));
     auto changes = config::compare(config_, fresh);
+    for (const std::string& key : changes.changed)
+        // The stores of the sources took these when they were opened.
+        if ((key == "journal_keep" || key == "source_quota") && std::ranges::find(changes.needs_restart, key) == changes.needs_restart.end())
+            changes.needs_restart.push_back(key);
     log_.set_level(level_of(fresh.log_level));
-    config_.log_level = fresh.log_level;  // the rest stays as it runs, so that the next reload compares with it
+    // What needs a restart stays as it runs, so that the next reload tells it again.
+    config_.log_level = fresh.log_level;
+    config_.cert = fresh.cert;
+    config_.key = fresh.key;
+    config_.ca = fresh.ca;
+    config_.crl = fresh.crl;
+    config_.point_interval_s = fresh.point_interval_s;
+    config_.max_sources = fresh.max_sources;
     log_.info("server=- event=reloaded changed={} needs_restart={}", quote(fmt::format("{}", fmt::join(changes.changed, ","))),
               quote(fmt::format("{}", fmt::join(changes.needs_restart, ","))));
     return std::pair(std::move(changes.changed), std::move(changes.needs_restart));

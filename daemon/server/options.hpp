@@ -24,7 +24,8 @@ struct ServerOptions {
     AdmissionLimits admission;
     std::uint64_t window_bytes = 64ULL << 20;      ///< that an agent may send ahead of the acknowledgement
     std::uint64_t backlog_bytes_max = 4ULL << 30;  ///< journal not applied, per source: above it the source is held
-    std::uint64_t disk_reserve_bytes = 1ULL << 30; ///< free bytes of the store's file system below which sources are held
+    std::uint64_t disk_reserve_bytes = 1ULL << 30; ///< free bytes of the store's file system below which sources are
+                                                   ///< held; at most a tenth of the file system
     std::uint64_t point_interval_ns = 0;           ///< 0: points only on request
     std::uint64_t points_keep = 0;                 ///< newest points kept per source, older ones go; 0: all
     std::uint64_t apply_turn_bytes = 8ULL << 20;   ///< of one source before the next one gets its turn

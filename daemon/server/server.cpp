@@ -15,6 +15,8 @@ constexpr std::size_t read_buffer_bytes = 256U << 10;
 /// Lines about refused connections in one second; more are counted.
 constexpr unsigned refusals_per_second_max = 10;
 constexpr std::uint64_t second_ns = 1'000'000'000;
+/// The reserve is never more than this part of the file system, so that a small one is of use.
+constexpr std::uint64_t disk_reserve_part = 10;
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::create(loop::Loop& loop, const Clock& clock, Log& log, ServerOptions options) {
@@ -183,7 +185,8 @@ void Server::look_at_disk() {
     if (::statvfs(options_.store_dir.c_str(), &fs) != 0)
         return;
     free_bytes_ = static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize;
-    const std::uint64_t reserve = options_.disk_reserve_bytes;
+    const std::uint64_t whole = static_cast<std::uint64_t>(fs.f_blocks) * fs.f_frsize;
+    const std::uint64_t reserve = std::min(options_.disk_reserve_bytes, whole / disk_reserve_part);
     const bool low = free_bytes_ < (around_.disk_low ? reserve + reserve / 8 : reserve);
     if (low != around_.disk_low)
         log_.warn("server={} event={} free_bytes={} reserve_bytes={}", tls_.identity().name,
@@ -193,6 +196,16 @@ void Server::look_at_disk() {
 
 Result<void> Server::reload_tls() {
     return tls_.reload();
+}
+
+Result<void> Server::reconfigure(const ServerOptions& fresh) {
+    BLKFERRY_TRY_ASSIGN(auto tls, tls::TlsContext::make_server(fresh.tls));
+    tls_ = std::move(tls);
+    options_.tls = fresh.tls;
+    options_.point_interval_ns = fresh.point_interval_ns;
+    options_.points_keep = fresh.points_keep;
+    options_.sources_max = fresh.sources_max;
+    return {};
 }
 
 void Server::stop(std::move_only_function<void()> done) {

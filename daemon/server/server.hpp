@@ -45,6 +45,9 @@ public:
     void stop(std::move_only_function<void()> done);
     /// Reads certificates and CRL again; sessions that live go on.
     [[nodiscard]] Result<void> reload_tls();
+    /// Takes over what can change while running: certificates (also by other paths), point_interval_ns, points_keep,
+    /// sources_max. On an error nothing changes.
+    [[nodiscard]] Result<void> reconfigure(const ServerOptions& fresh);
 
     [[nodiscard]] const std::vector<std::uint16_t>& ports() const noexcept { return listener_->ports(); }
     [[nodiscard]] const std::map<std::string, std::shared_ptr<Replica>>& replicas() const noexcept { return replicas_; }
@@ -86,7 +89,7 @@ private:
     loop::Loop& loop_;
     const Clock& clock_;
     Log& log_;
-    const ServerOptions options_;
+    ServerOptions options_;
     tls::TlsContext tls_;
     std::shared_ptr<store::Store> store_;
     WorkerPool readers_;

@@ -42,6 +42,7 @@ Result<void> SourceStore::recover() {
         if (!decoded)
             return std::unexpected(std::move(decoded).error().with((dir_ / "checkpoint.json").string()));
         checkpoint = std::move(*decoded);
+        BLKFERRY_TRY(files.sync_dir(dir_));  // a process that died may have renamed it only just now
     } else if (text.error().code != Errc::not_found) {
         return std::unexpected(std::move(text).error());
     }

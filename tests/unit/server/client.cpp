@@ -204,7 +204,14 @@ Frame Client::expect(proto::FrameType type) {
 }
 
 proto::Ack Client::ack() {
-    return proto::decode_ack(expect(proto::FrameType::ack).body).value();
+    for (;;) {
+        const auto frame = next();
+        BOOST_REQUIRE_MESSAGE(frame, "the server closed instead of acknowledging");
+        if (frame->header.type == proto::FrameType::error)
+            BOOST_FAIL("the server refused: " << proto::decode_peer_error(frame->body).value().text);
+        if (frame->header.type == proto::FrameType::ack)
+            return proto::decode_ack(frame->body).value();
+    }
 }
 
 proto::Ack Client::ack_of(std::uint64_t batch) {

@@ -73,6 +73,7 @@ public:
     [[nodiscard]] std::optional<Frame> next();
     /// The next frame, which must be of this type, decoded.
     [[nodiscard]] Frame expect(proto::FrameType type);
+    /// The next ACK; results that come in between are skipped.
     [[nodiscard]] proto::Ack ack();
     /// Reads until the ACK of this batch (earlier ones may be skipped by the server).
     [[nodiscard]] proto::Ack ack_of(std::uint64_t batch);

@@ -3,6 +3,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <algorithm>
+#include <future>
 #include <random>
 
 #include "harness.hpp"
@@ -124,11 +125,21 @@ BOOST_AUTO_TEST_CASE(results_decided_without_a_connection_are_told_later) {
     start();
     Client c = connect("web-1");
     BOOST_TEST(c.hello(hello_of("web-1")).durable_batch == 0U);
+    // The worker waits, so that nothing is decided before the connection is gone.
+    std::promise<void> go;
+    const auto gate = std::make_shared<std::shared_future<void>>(go.get_future().share());
+    BOOST_TEST(in_loop([&](Server& s) {
+        return s.replicas().at("web-1")->submit([gate](store::SourceStore&) { gate->wait(); }).has_value();
+    }));
     c.send(initial_sync(1, 0, std::byte{1}));
     Batch b{.number = 2, .prev_mark = 0, .mark = 1};
     b.points = {{.request = 99, .name = "p"}};
     c.send(b);
+    BOOST_TEST(c.ack_of(2).mark == 1U);
     c.close();
+    BOOST_TEST(until([](Server& s) { return s.sessions() == 0; }));
+    BOOST_TEST(in_loop([](Server& s) { return s.replicas().at("web-1")->report().store.applied_batch; }) == 0U);
+    go.set_value();
     BOOST_TEST(until([](Server& s) {
         const auto r = s.replicas().at("web-1")->report();
         return r.store.applied_batch == 2 && r.store.points == 1;

@@ -53,7 +53,7 @@ proto::PointResult result_of(Client& c) {
         BOOST_REQUIRE(frame);
         if (frame->header.type == FrameType::point_result)
             return proto::decode_point_result(frame->body).value();
-        BOOST_REQUIRE((frame->header.type == FrameType::ack));
+        BOOST_REQUIRE((frame->header.type == FrameType::ack || frame->header.type == FrameType::epoch_result));
     }
 }
 

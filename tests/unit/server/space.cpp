@@ -89,10 +89,10 @@ BOOST_AUTO_TEST_CASE(a_full_disk_refuses_and_comes_back) {
     start();
     Client c = synced();
     fill(0);
-    // Sends until the journal cannot take more: the connection ends with the reason, and no batch is acknowledged in vain.
+    // Sends until the connection is gone (the server reads on for a moment after its refusal, so that the reason arrives).
     std::uint64_t number = 2;
     std::uint64_t sent = 1;
-    for (; number < 200; ++number) {
+    for (;; ++number) {
         Batch b{.number = number, .prev_mark = number - 2, .mark = number - 1};
         for (std::uint64_t at = 0; at < 8192; at += 512)
             b.writes.push_back({.extent = {at, 512}, .fill = static_cast<std::byte>(number)});
@@ -103,7 +103,6 @@ BOOST_AUTO_TEST_CASE(a_full_disk_refuses_and_comes_back) {
             break;
         ++sent;
     }
-    BOOST_REQUIRE(number < 200);
     std::uint64_t acked = 1;
     std::string code;
     while (const auto frame = c.next()) {
