@@ -8,7 +8,6 @@
  * caller is doing: a frozen root must never depend on user space.
  */
 #include <linux/delay.h>
-#include <linux/kdev_t.h>
 #include <linux/netlink.h>
 #include <linux/slab.h>
 
@@ -108,10 +107,11 @@ static int bf_freeze_open(struct bf_freeze *f, const u64 *devs, u32 n,
 			  struct netlink_ext_ack *extack)
 {
 	for (; f->opened < n; f->opened++) {
-		u64 dev = devs[f->opened];
-		int err = bf_bdev_open(&f->dev[f->opened],
-				       MKDEV((u32)(dev >> 32), (u32)dev));
+		int err = -EINVAL;
+		dev_t dev;
 
+		if (bf_decode_dev(devs[f->opened], &dev))
+			err = bf_bdev_open(&f->dev[f->opened], dev);
 		if (err) {
 			NL_SET_ERR_MSG(extack, "cannot open a device to freeze");
 			return err;

@@ -18,6 +18,7 @@
 #include <linux/hash.h>
 #include <linux/irq_work.h>
 #include <linux/jiffies.h>
+#include <linux/kdev_t.h>
 #include <linux/kref.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
@@ -200,6 +201,15 @@ static __always_inline u64 bf_disk_time(struct bf_disk *d)
 		d->time_ns = ktime_get_coarse_real_ns();
 	}
 	return d->time_ns;
+}
+
+/* A device number of the contract, major << 32 | minor. */
+static inline bool bf_decode_dev(u64 wire, dev_t *dev)
+{
+	u32 major = wire >> 32, minor = (u32)wire;
+
+	*dev = MKDEV(major, minor);
+	return MAJOR(*dev) == major && MINOR(*dev) == minor;
 }
 
 static __always_inline void bf_count(struct bf_disk *d, enum blkferry_counter c, u64 n)

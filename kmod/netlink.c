@@ -4,7 +4,6 @@
  * capability, takes bf_admin_sem, does one thing and replies.
  */
 #include <linux/capability.h>
-#include <linux/kdev_t.h>
 #include <linux/module.h>
 
 #include "cut.h"
@@ -128,13 +127,11 @@ static int bf_do_attach(struct sk_buff *skb, struct genl_info *info)
 	struct bf_disk_config cfg = {};
 	int err = bf_allowed(skb, info->extack);
 	struct bf_disk *d;
-	u64 dev;
+	dev_t dev;
 
 	if (err || !a)
 		return err ? err : -EINVAL;
-	dev = nla_get_u64(a);
-	if (dev >> 32 > MINORMASK || MAJOR(MKDEV((u32)(dev >> 32), (u32)dev)) != dev >> 32 ||
-	    MINOR(MKDEV((u32)(dev >> 32), (u32)dev)) != (u32)dev) {
+	if (!bf_decode_dev(nla_get_u64(a), &dev)) {
 		NL_SET_ERR_MSG_ATTR(info->extack, a, "not a device number");
 		return -EINVAL;
 	}
@@ -145,7 +142,7 @@ static int bf_do_attach(struct sk_buff *skb, struct genl_info *info)
 	if (info->attrs[BLKFERRY_A_INLINE_MAX])
 		cfg.inline_max = nla_get_u32(info->attrs[BLKFERRY_A_INLINE_MAX]) ?: 1;
 	down_write(&bf_admin_sem);
-	err = bf_attach(MKDEV((u32)(dev >> 32), (u32)dev), &cfg, &d, info->extack);
+	err = bf_attach(dev, &cfg, &d, info->extack);
 	if (!err)
 		err = bf_reply_disk(info, d);
 	up_write(&bf_admin_sem);

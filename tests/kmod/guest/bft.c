@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 
 #include "abuse.h"
+#include "count.h"
 #include "follow.h"
 #include "nl.h"
 
@@ -171,7 +172,8 @@ int main(int argc, char **argv)
 
     if (argc < 2)
         goto usage;
-    nl_open();
+    if (strcmp(argv[1], "count"))
+        nl_open();
     if (!strcmp(argv[1], "info") || !strcmp(argv[1], "floor")) {
         nl_request(&r, argv[1][0] == 'i' ? BLKFERRY_CMD_INFO : BLKFERRY_CMD_SEQ_FLOOR, 0);
         if (argc > 2)
@@ -190,6 +192,8 @@ int main(int argc, char **argv)
         err = do_attach(argc - 2, argv + 2);
     } else if (!strcmp(argv[1], "maps") && argc > 2) {
         err = abuse_maps((uint32_t)strtoul(argv[2], NULL, 0));
+    } else if (!strcmp(argv[1], "count") && argc > 4) {
+        err = count_writes(argv[2], (unsigned int)strtoul(argv[3], NULL, 0), strtoul(argv[4], NULL, 0));
     } else if (!strcmp(argv[1], "tail") && argc > 3) {
         err = abuse_tail((uint32_t)strtoul(argv[2], NULL, 0), strtoull(argv[3] + (argv[3][0] == 'h'), NULL, 0),
                          argv[3][0] == 'h');
@@ -200,6 +204,6 @@ usage:
     if (err == 2)
         fprintf(stderr, "usage: bft info | floor SEQ | list | events N | attach DEV [DATA_BYTES [DESCS [INLINE]]]\n"
                         "  | get|detach|begin|end ID | clear|dirty ID [SECTOR NR]... | cut [MS DEV...]\n"
-                        "  | maps ID | tail ID N|hN | follow ID SOURCE REPLICA [compare] [DELAY_US]\n");
+                        "  | count DEV N BYTES | maps ID | tail ID N|hN | follow ID SOURCE REPLICA [compare] [DELAY_US]\n");
     return err;
 }

@@ -199,6 +199,8 @@ static void clear(struct state *s, uint64_t sector, uint64_t nr)
     err = nl_call(&r, NULL, NULL);
     if (err == -ESTALE)
         s->epoch = 0;
+    else if (err == -ENODEV)
+        s->gone = 1;
     else if (err)
         broken("RESYNC_CLEAR", (uint64_t)-err, sector);
 }
@@ -270,7 +272,9 @@ static void resync_step(struct state *s)
     if (w == words) {
         err = control(s, BLKFERRY_CMD_RESYNC_END, &seq);
         s->epoch = 0;
-        if (err && err != -EAGAIN && err != -ENOSPC && err != -EINVAL)
+        if (err == -ENODEV)
+            s->gone = 1;
+        else if (err && err != -EAGAIN && err != -ENOSPC && err != -EINVAL)
             broken("RESYNC_END", (uint64_t)-err, s->ctl->snap_blocks);
         if (err == -EAGAIN)
             begin(s);
