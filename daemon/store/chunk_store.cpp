@@ -79,7 +79,7 @@ Result<void> ChunkStore::load() {
         chunks_[parsed->chunk].emplace(parsed->generation, v);
         ++count_;
     }
-    return {};
+    return files_.sync_dir(dir_);  // final names may come from a process that died before it made them durable
 }
 
 const std::map<Generation, ChunkStore::Version>* ChunkStore::versions(std::uint32_t chunk) const noexcept {

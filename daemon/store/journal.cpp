@@ -72,6 +72,7 @@ Result<JournalScan> journal_scan(FileSystem& files, const std::filesystem::path&
     const auto& live = scan.segments.live;
     if (live.empty() ? from != 0 : live.front().header.first > from)
         return fail(Errc::corrupt, fmt::format("journal {} lacks the segment that holds position {}", dir.string(), from));
+    scan.from = from;
     scan.end = from;
     SegmentReader reader;
     for (std::size_t i = 0; i < live.size(); ++i) {
@@ -105,6 +106,7 @@ Result<std::unique_ptr<Journal>> Journal::resume(FileSystem& files, std::filesys
     journal->spares_ = scan.segments.spares;
     journal->end_ = cut;
     journal->committed_.store(cut, std::memory_order_release);
+    BLKFERRY_TRY(journal->settle_tail(scan));
     BLKFERRY_TRY(journal->start_segment(cut));
     // Only now, with the new segment durable, are the cut ones superfluous.
     auto& segments = journal->segments_;
@@ -120,6 +122,26 @@ Result<std::unique_ptr<Journal>> Journal::resume(FileSystem& files, std::filesys
         journal->spares_.pop_back();
     }
     return journal;
+}
+
+/// Only the newest segment can hold entries that are written and not durable. They are written once more before the sync:
+/// after a failed sync the system takes its pages for clean, and another sync alone would say "done" for nothing.
+Result<void> Journal::settle_tail(const JournalScan& scan) {
+    if (scan.segments.live.empty())
+        return {};
+    const Segment& newest = scan.segments.live.back();
+    BLKFERRY_TRY_ASSIGN(const std::unique_ptr<File> file, files_.open(newest.path, OpenMode::update));
+    std::vector<std::byte> data(1U << 20);
+    for (Position at = std::max(scan.from, newest.header.first); at < scan.end;) {
+        const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(scan.end - at, data.size()));
+        const auto piece = std::span(data).first(part);
+        BLKFERRY_TRY_ASSIGN(const std::size_t n, file->read(piece, newest.offset_of(at)));
+        BLKFERRY_TRY(file->write(piece.first(n), newest.offset_of(at)));
+        if (n < part)
+            break;
+        at += n;
+    }
+    return file->sync();
 }
 
 std::unexpected<Error> Journal::stick(Error error) {

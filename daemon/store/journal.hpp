@@ -22,6 +22,7 @@ namespace blkferry::store {
 /// What journal_scan() found.
 struct JournalScan {
     SegmentList segments;                         ///< none live: a new journal
+    Position from = 0;                            ///< where it began
     Position end = 0;                                        ///< behind the last good entry
     bool torn = false;                            ///< an incomplete tail follows `end` (written, never durable)
 };
@@ -49,7 +50,8 @@ struct SyncTicket {
 /// called from any thread. After a failed write or sync it refuses everything: reopen it.
 class Journal {
 public:
-    /// Goes on behind a scan, at `cut` <= scan.end: entries from `cut` on are void for ever. Starts a new segment, durably.
+    /// Goes on behind a scan, at `cut` <= scan.end: entries from `cut` on are void for ever. What the scan read is durable
+    /// afterwards: a process may have died, or a sync failed, between writing and syncing it. Starts a new segment.
     [[nodiscard]] static Result<std::unique_ptr<Journal>> resume(FileSystem& files, std::filesystem::path dir,
                                                                  const Uuid& store, JournalOptions options,
                                                                  const JournalScan& scan, Position cut);
@@ -83,6 +85,7 @@ public:
 private:
     Journal(FileSystem& files, std::filesystem::path dir, const Uuid& store, JournalOptions options);
     [[nodiscard]] Result<void> check() const;
+    [[nodiscard]] Result<void> settle_tail(const JournalScan& scan);
     [[nodiscard]] Result<void> start_segment(Position first);
     [[nodiscard]] Result<void> write_out(std::span<const std::byte> header, std::span<const std::byte> body);
     [[nodiscard]] Result<std::filesystem::path> spare();

@@ -84,11 +84,16 @@ Result<void> PointStore::load() {
         if (!loaded)
             return std::unexpected(std::move(loaded).error());
         Manifest& m = *loaded;
+        // Its removal was logged, then a crash came: the log must be durable before the manifest goes.
         const bool gone = std::ranges::any_of(removed_, [&](const auto& r) { return r.serial == m.serial; });
-        if (gone)
-            BLKFERRY_TRY(files_.remove(path));  // its removal was logged, then a crash came
-        else
+        if (gone) {
+            BLKFERRY_TRY_ASSIGN(const std::unique_ptr<File> log, files_.open(dir_ / log_name, OpenMode::update));
+            BLKFERRY_TRY(log->sync());
+            BLKFERRY_TRY(files_.sync_dir(dir_));
+            BLKFERRY_TRY(files_.remove(path));
+        } else {
             points_.emplace(m.name, std::move(m));
+        }
     }
     return {};
 }
@@ -138,8 +143,11 @@ Result<void> PointStore::publish(const Manifest& manifest) {
     const std::scoped_lock guard(lock_);
     const auto it = points_.find(manifest.name);
     if (it != points_.end()) {
-        if (it->second.hash() == manifest.hash())
-            return {};
+        if (it->second.hash() == manifest.hash()) {
+            // Published by a process that died meanwhile: its name may not be durable yet.
+            BLKFERRY_TRY_ASSIGN(const std::string same, encode(it->second, signer_));
+            return files_.write_text_durable(path_of(manifest.name), same);
+        }
         return fail(Errc::exists, fmt::format("recovery point {} exists already", manifest.name));
     }
     BLKFERRY_TRY_ASSIGN(const std::string text, encode(manifest, signer_));
@@ -186,11 +194,10 @@ Result<void> PointStore::remove(std::string_view name, std::uint64_t now_ns) {
     BLKFERRY_TRY(files_.sync_dir(dir_));
     log_bytes_ += text.size();
     removed_.push_back(line);
-    BLKFERRY_TRY(files_.remove(path_of(name)));
+    points_.erase(it);  // from here on it is gone: load() finishes what an error leaves
+    BLKFERRY_TRY(files_.remove(path_of(line.name)));
     BLKFERRY_TRY(files_.remove(lock_path));
-    BLKFERRY_TRY(files_.sync_dir(dir_));
-    points_.erase(it);
-    return {};
+    return files_.sync_dir(dir_);
 }
 
 Result<Manifest> PointStore::find(std::string_view name) const {

@@ -17,6 +17,10 @@ constexpr std::uint64_t block_bytes = 4096;
 
 void touch(CrashFs::Inode& inode, std::uint64_t from, std::uint64_t end) {
     for (std::uint64_t s = from / 512; s * 512 < end; ++s) {
+        if (auto again = inode.lost.extract(s)) {
+            inode.old.insert(std::move(again));
+            continue;
+        }
         const auto [it, fresh] = inode.old.try_emplace(s);
         if (!fresh)
             continue;
@@ -29,6 +33,10 @@ void touch(CrashFs::Inode& inode, std::uint64_t from, std::uint64_t end) {
 void settle(CrashFs::Inode& inode) {
     inode.old.clear();
     inode.durable_bytes = inode.now.size();
+}
+void fail_sync(CrashFs::Inode& inode) {
+    inode.lost.merge(inode.old);
+    inode.old.clear();
 }
 }  // namespace
 
@@ -89,9 +97,12 @@ public:
         return std::max<std::uint64_t>(offset, inode_->now.size());
     }
     Result<void> sync() override {
-        BLKFERRY_TRY(begin("sync", [] {}));
-        settle(*inode_);
-        return {};
+        auto r = begin("sync", [] {});
+        if (r)
+            settle(*inode_);
+        else if (life_ == fs_.life_ && !fs_.dead())
+            fail_sync(*inode_);
+        return r;
     }
     void start_writeback(std::uint64_t, std::uint64_t) noexcept override {}
     Result<void> reflink_from(File& source) override {
@@ -229,9 +240,14 @@ Result<void> CrashFs::sync_dir(const std::filesystem::path& dir) {
 }
 
 Result<void> CrashFs::sync_all(const std::filesystem::path& dir) {
-    BLKFERRY_TRY(operation("sync all of", dir.string()));
-    for (auto& [name, inode] : now_)
-        settle(*inode);
+    auto r = operation("sync all of", dir.string());
+    for (auto& [name, inode] : now_) {
+        if (r)
+            settle(*inode);
+        else if (!dead())
+            fail_sync(*inode);
+    }
+    BLKFERRY_TRY(r);
     for (const auto& c : pending_)
         c.apply(durable_);
     pending_.clear();
@@ -258,12 +274,15 @@ void CrashFs::power_cut(std::mt19937_64& random) {
                 std::memcpy(inode->now.data() + sector * 512, old.data(),
                             std::min<std::uint64_t>(512, inode->now.size() - sector * 512));
         }
+        for (const auto& [sector, old] : inode->lost)
+            if (sector * 512 < inode->now.size())
+                std::memcpy(inode->now.data() + sector * 512, old.data(),
+                            std::min<std::uint64_t>(512, inode->now.size() - sector * 512));
+        inode->lost.clear();
         settle(*inode);
     }
     durable_ = now_;
-    die_at_ = 0;
-    fail_at_ = 0;
-    ++life_;
+    process_kill();
 }
 
 std::vector<std::byte>* CrashFs::contents(const std::filesystem::path& path) {

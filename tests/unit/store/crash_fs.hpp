@@ -23,6 +23,7 @@ public:
     struct Inode {
         std::vector<std::byte> now;
         std::map<std::uint64_t, Sector> old;  ///< durable contents of sectors changed since the last sync
+        std::map<std::uint64_t, Sector> lost;  ///< the same of sectors whose sync failed: clean in memory, old on disk
         std::uint64_t durable_bytes = 0;
     };
 
@@ -36,7 +37,8 @@ public:
 
     /// From operation number `n` (1 is the next) on everything fails, as after a power cut.
     void die_at(std::uint64_t n) { die_at_ = operations_ + n; }
-    /// Operation number `n` from now fails once with this errno, without an effect.
+    /// Operation number `n` from now fails once with this errno. A sync that fails leaves contents that look clean and are
+    /// not durable, as Linux does.
     void fail_at(std::uint64_t n, int err) {
         fail_at_ = operations_ + n;
         fail_errno_ = err;
@@ -46,6 +48,12 @@ public:
     [[nodiscard]] std::uint64_t operations() const noexcept { return operations_; }
     /// Power cut and restart: open files are gone, faults are off.
     void power_cut(std::mt19937_64& random);
+    /// The process dies and starts again, the machine goes on: what was written is there, and no more durable than before.
+    void process_kill() {
+        die_at_ = 0;
+        fail_at_ = 0;
+        ++life_;
+    }
 
     bool reflinks = true;
 

@@ -225,11 +225,11 @@ ModelBatch Model::next_batch() {
     add_extents(b, all);
     for (const auto& m : ends)
         emit(FrameType::epoch_end, m);
-    for (auto& name : wanted_points_) {
-        emit(FrameType::point_request, proto::PointRequest{number_, proto::PointKind::crash, name});
-        b.points.push_back(std::move(name));
+    while (!wanted_points_.empty() && b.points.size() < proto::batch_points_max) {
+        b.points.push_back(std::move(wanted_points_.back()));
+        wanted_points_.pop_back();
+        emit(FrameType::point_request, proto::PointRequest{number_, proto::PointKind::crash, b.points.back()});
     }
-    wanted_points_.clear();
     end.consistent = std::ranges::all_of(disks_, [](const Disk& d) {
         return (d.state == State::ring || d.state == State::ending) && d.dirty.empty();
     });

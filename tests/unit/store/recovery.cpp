@@ -4,6 +4,7 @@
 #undef BOOST_TEST_MODULE
 #include <boost/test/unit_test.hpp>
 
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <deque>
@@ -50,8 +51,9 @@ public:
         options_.applier.map_pages_max = 1 + below(3);
     }
 
-    /// One life of the server; `deadly`: power may go.
-    void live(int steps, bool deadly);
+    enum class End : std::uint8_t { none, power_cut, kill, error };
+    /// One life of the server, and how it may end.
+    void live(int steps, End end);
     void finish();
     std::uint64_t points_checked = 0;
 
@@ -71,7 +73,7 @@ private:
     template <class T>
     [[nodiscard]] bool ok(const Result<T>& r) {
         if (!r)
-            BOOST_REQUIRE_MESSAGE(fs_.dead(), r.error().text);
+            BOOST_REQUIRE_MESSAGE(fs_.dead() || fs_.failed(), r.error().text);
         return r.has_value();
     }
 
@@ -288,9 +290,12 @@ void History::check_points() {
     BOOST_REQUIRE_MESSAGE(chain, (chain ? "" : chain.error().text));
 }
 
-void History::live(int steps, bool deadly) {
-    if (deadly)
-        fs_.die_at(1 + below(lives_ % 3 == 0 ? 40 : 700));
+void History::live(int steps, End end) {
+    const std::uint64_t when = 1 + below(lives_ % 3 == 0 ? 40 : 700);
+    if (end == End::error)
+        fs_.fail_at(when, below(2) == 0 ? ENOSPC : EIO);
+    else if (end != End::none)
+        fs_.die_at(when);
     ++lives_;
     if (open()) {
         if (below(2) == 0)
@@ -300,8 +305,10 @@ void History::live(int steps, bool deadly) {
         if (!fs_.dead())
             check_points();
     }
-    if (deadly)
+    if (end == End::power_cut)
         fs_.power_cut(random_);
+    else
+        fs_.process_kill();
 }
 
 void History::finish() {
@@ -357,7 +364,7 @@ BOOST_AUTO_TEST_CASE(every_point_equals_the_source_without_faults) {
     for (std::uint64_t seed = first_seed(); seed < first_seed() + seeds(8); ++seed) {
         BOOST_TEST_CONTEXT("seed " << seed) {
             History h(seed);
-            h.live(300, false);
+            h.live(300, History::End::none);
             h.finish();
             BOOST_TEST(h.points_checked > 0u);
         }
@@ -365,11 +372,26 @@ BOOST_AUTO_TEST_CASE(every_point_equals_the_source_without_faults) {
 }
 
 BOOST_AUTO_TEST_CASE(every_point_equals_the_source_after_power_cuts) {
-    for (std::uint64_t seed = first_seed(); seed < first_seed() + seeds(25); ++seed) {
+    for (std::uint64_t seed = first_seed(); seed < first_seed() + seeds(20); ++seed) {
         BOOST_TEST_CONTEXT("seed " << seed) {
             History h(seed);
             for (int life = 0; life < 12; ++life)
-                h.live(150, true);
+                h.live(150, History::End::power_cut);
+            h.finish();
+            BOOST_TEST(h.points_checked > 0u);
+        }
+    }
+}
+
+// ENOSPC, EIO and failed syncs at any operation, process kills and power cuts in any order.
+BOOST_AUTO_TEST_CASE(every_point_equals_the_source_after_errors_kills_and_power_cuts) {
+    for (std::uint64_t seed = first_seed(); seed < first_seed() + seeds(20); ++seed) {
+        BOOST_TEST_CONTEXT("seed " << seed) {
+            History h(seed);
+            constexpr std::array ends{History::End::kill, History::End::error, History::End::power_cut};
+            for (std::uint64_t life = 0; life < 16; ++life)
+                h.live(120, ends[(seed * 31 + life * life) % ends.size()]);
+            h.live(5, History::End::power_cut);
             h.finish();
             BOOST_TEST(h.points_checked > 0u);
         }

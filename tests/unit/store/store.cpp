@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole store on the real file system, with catalogue, export and nbdkit.
+#undef BOOST_TEST_MODULE
+#include <boost/test/unit_test.hpp>
+
+#include <cstdlib>
+#include <fstream>
+
+#include <sys/wait.h>
+
+#include <fmt/format.h>
+
+#include "model.hpp"
+#include "store/export.hpp"
+#include "store/store.hpp"
+
+using namespace blkferry;
+using namespace blkferry::store;
+using namespace blkferry::test;
+
+namespace {
+
+struct Folder {
+    std::filesystem::path path;
+    Folder() {
+        char name[] = "/tmp/blkferry-store-XXXXXX";
+        path = ::mkdtemp(name);
+    }
+    ~Folder() { std::filesystem::remove_all(path); }
+};
+
+int run(const std::string& command) {
+    const int status = std::system(command.c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+Bytes file_bytes(const std::filesystem::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    const std::string text((std::istreambuf_iterator<char>(in)), {});
+    const auto s = std::as_bytes(std::span(text));
+    return {s.begin(), s.end()};
+}
+
+StoreOptions options() {
+    StoreOptions o;
+    o.source.journal.segment_bytes = segment_bytes_min;
+    o.source.applier.chunk_bytes = chunk_bytes_unit;
+    return o;
+}
+
+/// Sends batches until the model is in sync, then makes the named point; returns the images at it.
+std::vector<Bytes> fill(SourceStore& store, Model& model, const std::string& point) {
+    BOOST_REQUIRE(store.connect(model.hello()).has_value());
+    std::vector<Bytes> images;
+    bool made = false;
+    for (int i = 0; i < 3000 && !made; ++i) {
+        if (model.settled())
+            model.ask_for_point(point);
+        const ModelBatch b = model.next_batch();
+        for (const Bytes& frame : b.frames) {
+            const proto::FrameReader::View view{
+                proto::decode_header(std::span(frame).first<proto::frame_header_bytes>()).value(), frame,
+                std::span(frame).subspan(proto::frame_header_bytes)};
+            const auto step = store.take(view);
+            BOOST_REQUIRE_MESSAGE(step, (step ? "" : step.error().text));
+        }
+        BOOST_REQUIRE(store.commit().has_value());
+        const auto report = store.apply_some(UINT64_MAX);
+        BOOST_REQUIRE_MESSAGE(report, (report ? "" : report.error().text));
+        BOOST_TEST(report->idle);
+        for (const auto& e : report->epochs)
+            model.epoch_result(e.slot, e.seq0, e.ok);
+        for (const auto& p : report->points) {
+            BOOST_TEST(p.result.ok, p.result.text);
+            made = true;
+            images = b.images;
+        }
+    }
+    BOOST_REQUIRE(made);
+    return images;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(store)
+
+BOOST_AUTO_TEST_CASE(points_are_exported_catalogued_and_survive_a_rebuild) {
+    const Folder folder;
+    const SystemClock clock;
+    const auto dir = folder.path / "store";
+    Model model(42, 2, 3000);
+    std::vector<Bytes> images;
+    {
+        auto opened = Store::open(dir, clock, options()).value();
+        BOOST_TEST((Store::open(dir, clock, options()).error().code == Errc::busy));
+        BOOST_TEST((rebuild_catalogue(dir).error().code == Errc::busy));
+        auto source = opened->open_source("web1").value();
+        images = fill(*source, model, "first");
+        const auto reader = PointReader::open(Store::source_dir(dir, "web1"), "first", 3, &opened->signer()).value();
+        BOOST_TEST((source->remove_point("first").error().code == Errc::busy));
+        Bytes got(reader->bytes());
+        BOOST_REQUIRE(reader->read(0, got).has_value());
+        BOOST_TEST((got == images[1]));
+        BOOST_TEST((reader->read(got.size() - 1, std::span(got).first(2)).error().code == Errc::invalid));
+
+        const auto result = export_image(*reader, folder.path / "vdb.img", {}).value();
+        BOOST_TEST(result.bytes == images[1].size());
+        BOOST_TEST((result.sha256 == sha256(images[1])));
+        BOOST_TEST((file_bytes(folder.path / "vdb.img") == images[1]));
+        BOOST_TEST((digest_image(*reader, {}).value().sha256 == result.sha256));
+        BOOST_TEST((export_image(*reader, folder.path / "vdb.img", {}).error().code == Errc::exists));
+        BOOST_TEST((digest_image(*reader, [](std::uint64_t) { return false; }).error().code == Errc::closed));
+        const auto rows = opened->catalogue().points("web1").value();
+        BOOST_REQUIRE(rows.size() == 1u);
+        BOOST_TEST(rows[0].name == "first");
+        BOOST_TEST(rows[0].launchable == "unproven");
+        BOOST_TEST(opened->catalogue().disks("web1").value().size() == 2u);
+        BOOST_TEST(opened->catalogue().sources().value()[0].mark > 0u);
+    }
+    BOOST_TEST(rebuild_catalogue(dir).value() == 1u);
+    std::ofstream(dir / "catalogue.sqlite", std::ios::trunc) << "this is no database, and long enough to be looked at";
+    auto opened = Store::open(dir, clock, options()).value();
+    BOOST_TEST(opened->catalogue().points("web1").value().size() == 1u);
+    BOOST_TEST((opened->sources().value() == std::vector<std::string>{"web1"}));
+    auto source = opened->open_source("web1").value();
+    BOOST_TEST(source->points().verify_chain(1, source->points().find("first")->hash()).has_value());
+    BOOST_TEST(source->remove_point("first").has_value());
+    BOOST_TEST(opened->catalogue().points("web1").value().empty());
+}
+
+BOOST_AUTO_TEST_CASE(another_machine_and_a_moved_disk_are_refused) {
+    const Folder folder;
+    const SystemClock clock;
+    auto opened = Store::open(folder.path / "store", clock, options()).value();
+    auto source = opened->open_source("web1").value();
+    Model model(1, 2, 3000);
+    proto::Hello hello = model.hello();
+    const auto first = source->connect(hello).value();
+    BOOST_TEST(first.session == 1u);
+    BOOST_TEST(!first.disks[0].known);
+    BOOST_TEST(first.load_id.is_nil());
+    BOOST_TEST(source->connect(hello).value().session == 2u);
+    proto::Hello clone = hello;
+    clone.source_id = Uuid::random();
+    BOOST_TEST((source->connect(clone).error().code == Errc::denied));
+    proto::Hello moved = hello;
+    moved.disks[0].disk_id = Uuid::random();
+    BOOST_TEST((source->connect(moved).error().code == Errc::conflict));
+    moved = hello;
+    moved.disks[0].slot = 9;
+    BOOST_TEST((source->connect(moved).error().code == Errc::conflict));
+    BOOST_TEST((opened->open_source("../etc").error().code == Errc::invalid));
+}
+
+BOOST_AUTO_TEST_CASE(a_quota_refuses_batches_with_no_space) {
+    const Folder folder;
+    const SystemClock clock;
+    StoreOptions o = options();
+    o.source.quota_bytes = 1;
+    auto opened = Store::open(folder.path / "store", clock, o).value();
+    auto source = opened->open_source("web1").value();
+    Model model(1, 2, 3000);
+    BOOST_REQUIRE(source->connect(model.hello()).has_value());
+    const ModelBatch b = model.next_batch();
+    const proto::FrameReader::View view{
+        proto::decode_header(std::span(b.frames[0]).first<proto::frame_header_bytes>()).value(), b.frames[0],
+        std::span(b.frames[0]).subspan(proto::frame_header_bytes)};
+    BOOST_TEST((source->take(view).error().code == Errc::no_space));
+}
+
+BOOST_AUTO_TEST_CASE(nbdkit_serves_a_point_while_replication_goes_on) {
+    if (run("command -v nbdkit nbdcopy qemu-img >/dev/null") != 0 || !std::filesystem::exists(NBDKIT_PLUGIN)) {
+        BOOST_TEST_MESSAGE("skipped: needs nbdkit, nbdcopy and qemu-img");
+        return;
+    }
+    const Folder folder;
+    const SystemClock clock;
+    const auto dir = folder.path / "store";
+    Model model(7, 2, 3000);
+    auto opened = Store::open(dir, clock, options()).value();
+    auto source = opened->open_source("web1").value();
+    const std::vector<Bytes> images = fill(*source, model, "p1");
+    (void)fill(*source, model, "p2");  // staging has moved on
+    const std::string plugin = fmt::format("{} store={} source=web1 point=p1 key={}", NBDKIT_PLUGIN, dir.string(),
+                                           (dir / "keys/manifest.pub.pem").string());
+    const auto out = (folder.path / "out.img").string();
+    BOOST_TEST(run(fmt::format("nbdkit -U - {} disk=0 --run 'nbdcopy \"$uri\" {}'", plugin, out)) == 0);
+    BOOST_TEST((file_bytes(out) == images[0]));
+    BOOST_TEST(run(fmt::format("nbdkit -U - -r {} disk=3 --run 'qemu-img convert -O raw \"$uri\" {}.2'", plugin, out)) == 0);
+    BOOST_TEST((file_bytes(out + ".2") == images[1]));
+    BOOST_TEST(run(fmt::format("nbdkit -U - {} disk=5 --run true 2>/dev/null", plugin)) != 0);
+    BOOST_TEST(run(fmt::format("nbdkit -U - {} disk=0 nonsense=1 --run true 2>/dev/null", plugin)) != 0);
+    BOOST_TEST(run(fmt::format("nbdkit -U - {} store={} source=web1 point=none --run true 2>/dev/null", NBDKIT_PLUGIN,
+                               dir.string())) != 0);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
