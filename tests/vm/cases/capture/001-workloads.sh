@@ -15,9 +15,10 @@ insmod /opt/blkferry/blkferry.ko
 bft attach "$data" 16777216
 
 follow() { # follow [DELAY_US]
+	rm -f /tmp/follow.txt
 	bft follow 0 "$data" "$copy" compare "${1:-0}" >/tmp/follow.txt 2>&1 &
 	follower=$!
-	retry 30 grep -q following /tmp/follow.txt
+	retry 30 grep -qs following /tmp/follow.txt
 }
 
 equal() { # equal WHAT

@@ -23,9 +23,10 @@ while [ "$cycle" -lt 40 ]; do
 	bft attach "$data" 4194304 >/dev/null || fail "cycle $cycle: attach"
 	must_fail rmmod blkferry 2>/dev/null
 	if [ $((cycle % 2)) = 1 ]; then
+		rm -f /tmp/follow.txt
 		bft follow 1 "$data" "$(disk copy)" >/tmp/follow.txt 2>&1 &
 		follower=$!
-		retry 30 grep -q following /tmp/follow.txt || fail "cycle $cycle: no consumer"
+		retry 30 grep -qs following /tmp/follow.txt || fail "cycle $cycle: no consumer"
 		retry 30 sh -c 'bft get 1 | grep -q " done=[1-9]"' || fail "cycle $cycle: nothing is captured"
 	fi
 	bft detach 1 >/dev/null || fail "cycle $cycle: detach"

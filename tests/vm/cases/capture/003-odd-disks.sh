@@ -19,9 +19,10 @@ refused() { # refused ERROR DEVICE
 
 replicated() { # replicated DEVICE
 	bft attach "$1" 4194304 || fail "attach $1"
+	rm -f /tmp/follow.txt
 	bft follow 0 "$1" "$(disk copy)" compare >/tmp/follow.txt 2>&1 &
 	follower=$!
-	retry 30 grep -q following /tmp/follow.txt
+	retry 30 grep -qs following /tmp/follow.txt
 	fio --name=load --filename="$1" --direct=1 --rw=randwrite --bsrange=4k-64k --blockalign=4k --ioengine=libaio \
 		--iodepth=32 --size=32M --io_size=12M --norandommap=1 --output=/tmp/fio.txt ||
 		fail "fio on $1: $(tail -n 3 /tmp/fio.txt)"
@@ -41,17 +42,22 @@ modprobe dm-flakey
 replicated "$(disk native)"
 replicated /dev/ram0
 
-for name in memory zoned; do
+# older kernels name the disk by its index, newer ones by its directory
+null_disk() { # null_disk NAME
+	if [ -b "/dev/$1" ]; then echo "/dev/$1"; else echo "/dev/nullb$(cat "/sys/kernel/config/nullb/$1/index")"; fi
+}
+
+for name in nullmem nullzoned; do
 	dir=/sys/kernel/config/nullb/$name
 	mkdir "$dir"
 	echo 48 >"$dir/size"
 	echo 1 >"$dir/memory_backed"
-	[ "$name" = memory ] || echo 1 >"$dir/zoned"
-	[ "$name" = memory ] || echo 4 >"$dir/zone_size"
-	if ! echo 1 >"$dir/power" && [ "$name" = zoned ]; then echo "no zoned null_blk here"; fi
+	[ "$name" = nullmem ] || echo 1 >"$dir/zoned"
+	[ "$name" = nullmem ] || echo 4 >"$dir/zone_size"
+	if ! echo 1 >"$dir/power" && [ "$name" = nullzoned ]; then echo "no zoned null_blk here"; fi
 done
-replicated "/dev/nullb$(cat /sys/kernel/config/nullb/memory/index)"
-zoned=/dev/nullb$(cat /sys/kernel/config/nullb/zoned/index)
+replicated "$(null_disk nullmem)"
+zoned=$(null_disk nullzoned)
 if [ -b "$zoned" ] && grep -qv none "/sys/block/${zoned##*/}/queue/zoned"; then refused EOPNOTSUPP "$zoned"; fi
 
 truncate -s 48M /tmp/image

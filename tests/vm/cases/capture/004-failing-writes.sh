@@ -18,9 +18,10 @@ count() { # count NAME
 }
 
 follow() {
+	rm -f /tmp/follow.txt
 	bft follow 0 "$1" "$(disk copy)" compare >/tmp/follow.txt 2>&1 &
 	follower=$!
-	retry 60 sh -c 'bft get 0 | grep -q "state=3"' || fail "no RING: $(bft get 0)"
+	retry 60 sh -c 'bft get 0 | grep -q "gap_seq=0 "' || fail "no RING: $(bft get 0)"
 }
 
 equal() {
@@ -28,11 +29,6 @@ equal() {
 	wait "$follower" || fail "$1: $(tail -n 2 /tmp/follow.txt)"
 	bft get 0
 	bft detach 0
-}
-
-write() { # write DEVICE; many of them fail
-	fio --name=load --filename="$1" --direct=1 --rw=randwrite --bs=8k --ioengine=libaio --iodepth=16 --size=32M \
-		--io_size=16M --continue_on_error=write --output=/tmp/fio.txt || true
 }
 
 # bio-based: the second half of the device refuses writes
@@ -47,17 +43,22 @@ grep -q 'err=' /tmp/fio.txt || fail "the application saw no error"
 equal "dm-flakey"
 dm_remove flaky
 
-# blk-mq: medium errors in a range of a SCSI disk
+# blk-mq: for a while every command of a SCSI disk ends with a transport error; nobody reads it meanwhile
 modprobe sd_mod
-modprobe scsi_debug dev_size_mb=48 opts=2 medium_error_start=4096 medium_error_count=2048 max_luns=1 num_tgts=1
+modprobe scsi_debug dev_size_mb=48
 retry 30 test -b /dev/sda || fail "no SCSI disk"
-scsi=/dev/sda
-echo 0 >/sys/bus/pseudo/drivers/scsi_debug/opts
-bft attach "$scsi" 4194304
-follow "$scsi"
-echo 2 >/sys/bus/pseudo/drivers/scsi_debug/opts
-write "$scsi"
-echo 0 >/sys/bus/pseudo/drivers/scsi_debug/opts
+debug=/sys/bus/pseudo/drivers/scsi_debug
+bft attach /dev/sda 4194304
+follow /dev/sda
+kill -USR1 "$follower"
+wait "$follower" || fail "before the errors: $(tail -n 2 /tmp/follow.txt)"
+echo -1 >"$debug/every_nth"
+echo 16 >"$debug/opts"
+for block in 100 2000 7; do must_fail dd if=/dev/urandom of=/dev/sda bs=8k seek="$block" count=1 oflag=direct; done
+echo 0 >"$debug/opts"
+echo 0 >"$debug/every_nth"
 report failed_scsi "$(count failed)"
+[ "$(count failed)" -ge 3 ] || fail "no failed write was seen: $(bft get 0)"
+follow /dev/sda
 equal "scsi_debug"
 rmmod blkferry
