@@ -53,7 +53,9 @@ Statement& Statement::bind(std::uint64_t value) noexcept {
 }
 
 Statement& Statement::bind(std::string_view text) noexcept {
-    const int code = sqlite3_bind_text64(stmt_, next_++, text.data(), text.size(), nullptr, SQLITE_UTF8);
+    // A view without memory is an empty text; SQLite would bind NULL for its pointer.
+    const char* p = text.data() == nullptr ? "" : text.data();
+    const int code = sqlite3_bind_text64(stmt_, next_++, p, text.size(), nullptr, SQLITE_UTF8);
     bad_ = bad_ != SQLITE_OK ? bad_ : code;
     return *this;
 }
