@@ -13,6 +13,8 @@ constexpr std::uint64_t second_ns = 1'000'000'000;
 constexpr std::uint64_t reopen_ns_min = second_ns / 2;
 constexpr std::uint64_t reopen_ns_max = 30 * second_ns;
 constexpr std::size_t asks_max = 64;
+/// Below this only heartbeats come.
+constexpr std::uint64_t idle_bytes_per_s = 64U << 10;
 constexpr std::size_t point_results_max = 64;
 
 /// Whether an error of SourceStore::take() is the store's own and not the peer's fault.
@@ -86,6 +88,8 @@ void Replica::opened(Result<std::shared_ptr<store::SourceStore>> result) {
 void Replica::fail_store(const Error& why) {
     state_ = State::failed;
     error_ = why;
+    if (store_)
+        last_store_ = store_;
     store_.reset();
     in_batch_ = commit_wanted_ = false;
     asks_.clear();
@@ -102,10 +106,10 @@ void Replica::fail_store(const Error& why) {
     }
     reopen_delay_ns_ = std::clamp(reopen_delay_ns_ * 2, reopen_ns_min, reopen_ns_max);
     reopen_ = around_.loop.after(reopen_delay_ns_, [this] {
-        if (quiet())
+        if (quiet() && last_store_.expired())
             open();
         else
-            reopen_.restart(reopen_ns_min);  // a job still holds the store
+            reopen_.restart(reopen_ns_min);  // somebody still uses the failed one
     });
 }
 
@@ -586,7 +590,7 @@ void Replica::tick() {
         return;
     if (session_->unsent() == 0)
         send_heartbeat();
-    if (bytes_in_per_s_ == 0)
+    if (bytes_in_per_s_ < idle_bytes_per_s)
         session_->trim();
     if (!session_->held() && loop::Loop::now_ns() > session_->heard_ns() + around_.options.silence_ns) {
         Session& session = *session_;

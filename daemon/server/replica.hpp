@@ -127,6 +127,7 @@ private:
     std::uint64_t reopen_delay_ns_ = 0;
     loop::Timer reopen_;
     std::shared_ptr<store::SourceStore> store_;
+    std::weak_ptr<store::SourceStore> last_store_;  ///< the failed one, as long as a job or a sync uses it
 
     Session* session_ = nullptr;      ///< the live connection
     bool welcomed_ = false;           ///< it got WELCOME (the store was open)

@@ -47,10 +47,15 @@ void Session::ready() {
 }
 
 void Session::send(proto::FrameType type, std::span<const std::byte> body) {
-    if (state_ != State::open)
+    if (state_ != State::open || overflowed_)
         return;
     if (unsent() > output_bytes_max) {
-        finish({Errc::timeout, 0, fmt::format("the peer does not read: {} bytes of answers wait", unsent())});
+        // Ended in the next round, so that no caller loses the session while it speaks to it.
+        overflowed_ = true;
+        loop_.post([this, alive = alive_] {
+            if (*alive)
+                finish({Errc::timeout, 0, fmt::format("the peer does not read: {} bytes of answers wait", unsent())});
+        });
         return;
     }
     if (sent_ > 0) {
@@ -71,8 +76,6 @@ void Session::refuse(const Error& why) {
         return;
     why_ = why;
     send_message(proto::FrameType::error, proto::PeerError{std::string(to_string(why.code)), why.text});
-    if (state_ != State::open)
-        return;
     state_ = State::closing;
     deadline_.restart(times_.linger_ns);
     again();

@@ -111,6 +111,7 @@ private:
     bool write_blocked_ = false;
     bool handshake_wants_write_ = false;
     bool sent_fin_ = false;
+    bool overflowed_ = false;
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
     bool again_posted_ = false;
     proto::FrameReader reader_;
