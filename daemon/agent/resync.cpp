@@ -105,7 +105,9 @@ void Resync::look_at_module(const capture::RingStatus& st) {
     const bool epoch = phase_ == Phase::switching || phase_ == Phase::announcing || phase_ == Phase::reading ||
                        phase_ == Phase::ending || phase_ == Phase::closing;
     if (st.state == DiskState::bitmap && (epoch || phase_ == Phase::settled))
-        want(epoch ? "the ring was full during a resync" : "the ring was full");
+        want(epoch          ? "the ring was full during a resync"
+             : whole_owed() ? "the whole disk is to be synced"
+                            : "the ring was full");
     else if (phase_ == Phase::settled && st.gap_seq != 0)
         want("a write had no room or no payload in the ring");
 }

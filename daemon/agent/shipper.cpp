@@ -190,7 +190,7 @@ std::uint64_t Shipper::drain_share(std::uint64_t ns, std::uint64_t min, std::uin
 
 bool Shipper::link_ready() const noexcept {
     return out_.size() < proto::batches_unacked_max - 1 && !window_full() &&
-           unsent_bytes_ <= drain_share(50'000'000, 256U << 10, 4U << 20);
+           unsent_bytes_ <= drain_share(100'000'000, 512U << 10, 4U << 20);
 }
 
 bool Shipper::window_full() const noexcept {

@@ -3,8 +3,10 @@
 """Who has no valid certificate gets nothing; garbage ends a connection and nothing else."""
 
 import random
+import shutil
 import socket
 import ssl
+import subprocess
 
 from harness import Bench, Failure, call, eventually, main
 
@@ -50,6 +52,36 @@ def agent_does_not_trust_the_server():
         b.write_agent(ca=b.dir / "other" / "ca.pem")
         b.start()
         wait_refused(b, "server of another CA")
+
+
+def expired_certificate():
+    """Signed by the right CA for the right source, but its time is over."""
+    if shutil.which("openssl") is None:
+        print("     without the openssl program: not run")
+        return
+    with bench() as b:
+        out = b.dir / "expired"
+        out.mkdir()
+        (out / "index").write_text("")
+        (out / "conf").write_text(
+            f"[ca]\ndefault_ca=d\n[d]\ndatabase={out}/index\nnew_certs_dir={out}\nrand_serial=yes\n"
+            "default_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n"
+            "[req]\ndistinguished_name=n\n[n]\n[e]\nbasicConstraints=critical,CA:FALSE\n"
+            "keyUsage=critical,digitalSignature\nextendedKeyUsage=clientAuth\n"
+            f"subjectAltName=URI:blkferry:source:{b.source}\n")
+        cert = out / "source"
+        run = lambda *args: subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
+        run("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-config", out / "conf",
+            "-subj", f"/CN={b.source}", "-keyout", f"{cert}.key", "-out", f"{cert}.csr")
+        run("ca", "-batch", "-notext", "-config", out / "conf", "-extensions", "e", "-cert", b.dir / "ca" / "ca.pem",
+            "-keyfile", b.dir / "ca" / "ca.key", "-startdate", "20200101000000Z", "-enddate", "20200201000000Z",
+            "-in", f"{cert}.csr", "-out", f"{cert}.pem")
+        (out / "source.key").chmod(0o600)
+        b.write_agent(cert=cert)
+        b.start()
+        eventually("the expired certificate is named", lambda: "expired" in b.agent.text() + b.server.text(), 30)
+        if any(s["connected"] for s in sources(b)):
+            raise Failure("the server let the source in")
 
 
 def identity_of_another_source():
@@ -115,5 +147,5 @@ def garbage_frames_with_a_valid_certificate():
         b.check_equal("beside garbage frames")
 
 
-main([wrong_ca, agent_does_not_trust_the_server, identity_of_another_source, plain_tcp_and_garbage,
+main([wrong_ca, expired_certificate, agent_does_not_trust_the_server, identity_of_another_source, plain_tcp_and_garbage,
       garbage_frames_with_a_valid_certificate])

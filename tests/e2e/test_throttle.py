@@ -40,28 +40,36 @@ def worst_second(samples):
     return worst
 
 
+def holds(b, rate):
+    """Never more than 3 % above the limit in any second; and the limit is reached. A machine that is busy with other things
+    may keep the agent from the processor for a while, so one of several windows has to reach it."""
+    means = []
+    for _ in range(6):
+        samples = measure(b, 2)
+        worst = worst_second(samples)
+        means.append((samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0]))
+        if worst > rate * 1.03:
+            raise Failure(f"limit {rate} bytes/s: {worst:.0f} in the worst second")
+        if means[-1] >= rate * 0.97:
+            return
+    raise Failure(f"limit {rate} bytes/s was not reached: {[round(m) for m in means]}")
+
+
 def limit_within_three_percent():
-    with Bench(disks=1, mib=128, agent='bandwidth = "40mbit"\ncompression = "none"') as b:
+    with Bench(disks=1, mib=256, agent='bandwidth = "40mbit"\ncompression = "none"') as b:
         os.truncate(b.paths[0], 0) if b.paths[0].exists() else None
         with open(b.paths[0], "wb") as f:
-            f.write(os.urandom(128 << 20))
+            f.write(os.urandom(256 << 20))
         b.start()
         sessions = eventually("a session", lambda: b.status()["counters"]["sessions"], 30)
         first = wire_bytes(b)[1]
         eventually("the limit is reached", lambda: wire_bytes(b)[1] - first > 2 * RATE, 30)
-        samples = measure(b, 6)
-        worst = worst_second(samples)
-        mean = (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])
-        if worst > RATE * 1.03 or mean < RATE * 0.97:
-            raise Failure(f"limit {RATE}: mean {mean:.0f}, worst second {worst:.0f} bytes/s")
+        holds(b, RATE)
         toml = b.dir / "agent.toml"
         toml.write_text(toml.read_text().replace("40mbit", "80mbit"))
         b.agent.child.send_signal(signal.SIGHUP)
         eventually("the new limit", lambda: b.status()["throttle"]["rate_bytes"] == 2 * RATE, 20)
-        samples = measure(b, 3)
-        mean = (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])
-        if not 2 * RATE * 0.95 < mean < 2 * RATE * 1.03:
-            raise Failure(f"after SIGHUP the limit is {2 * RATE}, measured {mean:.0f} bytes/s")
+        holds(b, 2 * RATE)
         call(b.agent_socket, "throttle", rate_bytes=0)
         b.settled()
         if b.status()["counters"]["sessions"] != sessions:
