@@ -74,7 +74,7 @@ def idle_sources(table: Table) -> None:
             with open(device, "wb") as file:
                 file.truncate(16 << 20)
             devices.append(device)
-            tool("pki", "issue", "--dir", str(rig.directory / "pki"), "source", f"idle{number}", "--out", str(rig.directory))
+            tool("pki", "issue", str(rig.directory / "pki"), "source", f"idle{number}", "--out", str(rig.directory))
         rig.start_server()
         empty = resident_mib(rig.pid("server"))
         rig.start_producer(devices)

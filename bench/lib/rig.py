@@ -17,7 +17,7 @@ PROGRAMS = {"agent": "blkferry-agent", "server": "blkferry-server", "tool": "blk
             "producer": "bench/bench_producer", "control": "bench/bench_control"}
 TICKS = os.sysconf("SC_CLK_TCK")
 RING_MIB = 64
-WAIT_S = 300  # deadline of every wait: generous, never a measure
+WAIT_S = float(os.environ.get("BLKFERRY_BENCH_WAIT_S") or 300)  # deadline of every wait: generous, never a measure
 
 
 class RigError(Exception):
@@ -136,9 +136,9 @@ class Rig:
         self.server_keys = {"point_interval_s": 0, **(server_keys or {})}
 
     def _pki(self) -> None:
-        tool("pki", "init", "--dir", str(self.directory / "pki"))
+        tool("pki", "init", str(self.directory / "pki"))
         for role, name in (("server", "replica"), ("source", "bench")):
-            tool("pki", "issue", "--dir", str(self.directory / "pki"), role, name, "--out", str(self.directory))
+            tool("pki", "issue", str(self.directory / "pki"), role, name, "--out", str(self.directory))
 
     @staticmethod
     def _toml(values: dict) -> str:
@@ -192,7 +192,8 @@ class Rig:
             "ca": str(d / "pki/ca.pem"), **keys}))
         (d / f"{name}-state").mkdir(exist_ok=True)
         self._start(name, [program("agent"), "--config", str(config), "--tracker", f"socket:{self.ring_socket}"])
-        self.wait(f"{name} to connect", lambda: ask(control, "status", 10)["connected"])
+        # It connects as soon as there is a disk to protect.
+        self.wait(f"{name} to answer", lambda: ask(control, "status", 10))
 
     def start_agent(self) -> None:
         self._agent("agent", "bench", self.agent_socket, self.agent_keys)

@@ -40,6 +40,7 @@ class Table:
 
     def skip(self, what: str, why: str) -> None:
         """A figure that could not be measured here. It is listed, not hidden."""
+        why = " ".join(why.split())
         self.skipped.append(f"{what}: {why}")
         print(f"not measured  {what}: {why}", flush=True)
 
