@@ -25,7 +25,8 @@ Match match(const DiskIdentity& wanted, const DiskIdentity& d) noexcept {
         return Match::no;
     if (std::ranges::find(hardware, 1) != std::end(hardware))
         return Match::hardware;
-    if (wanted.has_hardware() && d.has_hardware())
+    // A device on top of the disk (device-mapper) shows the same contents, but has an identity of its own.
+    if (d.has_hardware())
         return Match::no;
     const int content[] = {compare(wanted.table_guid, d.table_guid), compare(wanted.fs_uuid, d.fs_uuid)};
     if (std::ranges::find(content, -1) != std::end(content))
@@ -33,7 +34,7 @@ Match match(const DiskIdentity& wanted, const DiskIdentity& d) noexcept {
     if (std::ranges::find(content, 1) != std::end(content))
         return Match::content;
     // Neither side knows anything that lasts. A disk that was empty when it was protected may have got a table since.
-    if (wanted.has_hardware() || wanted.has_content() || d.has_hardware())
+    if (wanted.has_hardware() || wanted.has_content())
         return Match::no;
     return wanted.name == d.name && wanted.sectors == d.sectors ? Match::weak : Match::no;
 }

@@ -105,6 +105,18 @@ BOOST_AUTO_TEST_CASE(hardware_goes_before_contents_and_contents_before_names) {
     BOOST_TEST(!find_device(wanted, devices).has_value());
 }
 
+BOOST_AUTO_TEST_CASE(a_device_on_top_of_the_disk_is_not_the_disk) {
+    DiskIdentity disk;  // a virtual disk without serial that holds a file system
+    disk.name = "vda";
+    disk.fs_uuid = "F";
+    DiskIdentity mapped = disk;
+    mapped.name = "dm-0";
+    mapped.mapper = "LVM-xyz";
+    const std::vector<BlockDevice> devices{device(mapped), device(disk)};
+    BOOST_TEST(find_device(disk, devices).value() == 1U);
+    BOOST_TEST(find_device(mapped, devices).value() == 0U);
+}
+
 BOOST_AUTO_TEST_CASE(devices_are_described_with_their_obstacles) {
     const FakeSystem sys;
     sys.disk("sda", "8:0", "4096");
