@@ -8,6 +8,7 @@ BLKFERRY_BUILD names the folder with the programs (default: ../../build).
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -73,9 +74,15 @@ def call(path, cmd, seconds=120, **members):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the range from which clients get theirs, so that nobody takes it while the server is down."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def sha256_of(path):
@@ -215,8 +222,7 @@ class Bench:
 
     def __exit__(self, kind, value, trace):
         for p in (self.agent, self.server, self.producer):
-            if p.child is not None:
-                p.kill()
+            p.kill()
         if kind is not None:
             for p in (self.agent, self.server, self.producer):
                 print(f"---- {p.name} log\n{p.tail(40)}")
@@ -225,8 +231,19 @@ class Bench:
         else:
             shutil.rmtree(self.dir, ignore_errors=True)
 
+    def start_server(self):
+        """The kernel may hold the port of a killed server for a moment (its io_uring is torn down behind it): try again."""
+        def answers():
+            if not self.server.alive:
+                if self.server.child is not None and "Address already in use" not in self.server.tail(2):
+                    self.died(self.server)
+                self.server.start()
+            return call(self.server_socket, "status", seconds=5)["ok"]
+        self.server.child = None
+        eventually("the server answers", answers)
+
     def start(self, protect=True):
-        self.server.start()
+        self.start_server()
         self.producer.start()
         self.start_agent()
         if protect:

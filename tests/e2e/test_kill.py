@@ -34,10 +34,7 @@ def kill_in_a_loop(victims, during_sync):
             for p in dead:
                 p.kill()
             for p in dead:
-                if p is b.agent:
-                    b.start_agent()
-                else:
-                    p.start()
+                b.start_agent() if p is b.agent else b.start_server()
             mark = b.status()["durable_mark"]
             eventually("a session", lambda: b.status()["connected"], 60)
             if not during_sync:

@@ -22,7 +22,7 @@ def initial_sync_of_idle_disks():
 def initial_sync_while_everything_is_rewritten():
     with Bench(disks=2, mib=48, producer={"seed": 7, "depth": 8, "sizes": "mixed", "contents": "mixed", "discard": 3,
                                           "zeroes": 3, "cancel": 5, "rate": 1500}) as b:
-        b.server.start()
+        b.start_server()
         b.producer.start()
         b.producer.ask("start")
         b.start_agent()
@@ -60,7 +60,7 @@ def rescan_after_the_producer_restarted():
     with Bench(disks=2, mib=32, producer={"seed": 5, "contents": "text", "rate": 800}) as b:
         b.start()
         b.producer.ask("start")
-        b.settled_or_continuous = b.wait_state("CONTINUOUS")
+        b.wait_state("CONTINUOUS")
         b.producer.ask("stop")
         b.settled()
         b.agent.stop()
