@@ -2,7 +2,8 @@
 // The control row of the pipeline benchmark: a naive but careful pipeline, one thread a side, that a good engineer would
 // write in a day. Random 4 KiB blocks are gathered from a ring into batches of 1 MiB, compressed, hashed (XXH3), sent
 // over TLS 1.3; the other process verifies and appends to an O_DIRECT journal with fdatasync every 8 MiB. With --apply a
-// second thread of that process also writes each block to its place in an image.
+// second thread of that process also writes each block to its place in an image, made durable every 256 MiB and at the end
+// (else the journal could never be cut).
 //
 //   bench_control --codec none|lz4|zstd --data FILE|random --mib N --journal FILE [--apply FILE --image-mib N]
 //
@@ -53,6 +54,7 @@ constexpr std::size_t sync_bytes = std::size_t{8} << 20;
 constexpr std::size_t blocks = batch_bytes / block;
 constexpr std::size_t table_bytes = blocks * 8;               // where each block belongs, bytes
 constexpr std::size_t head_bytes = 24 + table_bytes;          // u32 codec, u32 wire length, u64 hash, u64 last, table
+constexpr std::size_t checkpoint_bytes = std::size_t{256} << 20;
 constexpr std::size_t queue_max = 16;                         // batches that wait to be applied
 
 [[noreturn]] void die(std::string_view what) {
@@ -210,8 +212,12 @@ private:
             queue_.pop_front();
             changed_.notify_all();
             held.unlock();
+            unsynced_ += batch_bytes;
+            if ((!b || unsynced_ >= checkpoint_bytes) && ::fdatasync(image_.get()) != 0)
+                die("image fdatasync");
             if (!b)
                 return;
+            unsynced_ %= checkpoint_bytes;
             for (std::size_t i = 0; i < blocks; ++i)
                 if (!write_full_at(image_.get(), {b->body.data() + i * block, block},
                                    load_le<std::uint64_t>(b->table.data() + i * 8), "image"))
@@ -220,6 +226,7 @@ private:
     }
 
     Fd image_;
+    std::size_t unsynced_ = 0;
     std::mutex lock_;
     std::condition_variable changed_;
     std::deque<std::optional<Batch>> queue_;
