@@ -3,6 +3,7 @@
 #include "agent/agent.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -14,6 +15,7 @@ namespace blkferry::agent {
 
 namespace {
 constexpr std::uint64_t attach_retry_ns = 5'000'000'000;
+constexpr std::uint64_t ring_bytes_min = std::uint64_t{1} << 20;
 }
 
 /// With a producer, a disk is the file that it calls its disk; its path is its identity.
@@ -125,8 +127,16 @@ Result<capture::DiskInfo> Agent::attach_device(std::uint64_t dev) {
         return *it;
     capture::AttachRequest request;
     request.dev = dev;
-    request.data_bytes = config_.ring_bytes;
-    return tracker_->attach(request);
+    for (std::uint64_t bytes = config_.ring_bytes;; bytes /= 2) {
+        request.data_bytes = bytes;
+        auto info = tracker_->attach(request);
+        // The module takes at most a sixteenth of the memory for one ring. A smaller ring protects as well, it only
+        // falls back to the dirty map earlier.
+        if (info || info.error().sys_errno != ENOMEM || bytes / 2 < ring_bytes_min)
+            return info;
+        log_.warn(fmt::format("device={}:{} event=ring_reduced bytes={} error={}", dev >> 32, dev & 0xffffffffU, bytes / 2,
+                              quote_value(info.error().text)));
+    }
 }
 
 /// A ring that breaks the contract is of no use: the disk is attached anew, which marks all of it.

@@ -62,13 +62,13 @@ agent_wait() {
 	fi
 }
 
-# mark_point NAME [OPTION ...]: a recovery point now.
+# mark_point NAME [OPTION ...]: a recovery point as soon as no gap is open (until then the agent refuses).
 mark_point() {
 	mark_name=$1
 	shift
-	if ! blkferry mark --name "$mark_name" "$@"; then
+	if ! retry 200 blkferry mark --name "$mark_name" "$@"; then
 		tail -n 40 /tmp/agent.log
-		fail "mark $mark_name refused"
+		fail "mark $mark_name refused: $(blkferry mark --name "$mark_name" "$@" 2>&1)"
 	fi
 }
 
