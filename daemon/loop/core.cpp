@@ -198,6 +198,7 @@ Result<void> Core::enter(std::uint64_t timeout_ns) {
 }
 
 Result<void> Core::run_once(std::uint64_t timeout_ns) {
+    thread_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     if (!reaped_.empty() || has_tasks() || stop_.load(std::memory_order_acquire)) {
         timeout_ns = 0;
     } else if (!timers_.empty()) {
@@ -241,7 +242,10 @@ void Core::wake() noexcept {
 void Core::post(Task task) {
     const std::lock_guard lock(mutex_);
     tasks_.push_back(std::move(task));
-    wake();
+    // The loop's own thread looks at tasks_ before it waits. Another one that takes the loop over stores its id before it
+    // takes the lock to look, so either it sees this task or we see its id.
+    if (thread_.load(std::memory_order_relaxed) != std::this_thread::get_id())
+        wake();
 }
 
 bool Core::has_tasks() {

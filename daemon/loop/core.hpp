@@ -170,6 +170,7 @@ private:
     std::mutex mutex_;  // tasks_ and woken_
     std::vector<Task> tasks_;
     bool woken_ = false;
+    std::atomic<std::thread::id> thread_{};  ///< the last that entered run_once()
     Fd wake_fd_;
     std::shared_ptr<WatchNode> wake_watch_;
 };
