@@ -3,9 +3,9 @@
 // to an agent over a socket (tests/producer). It writes random 4 KiB blocks of a data file as fast as the ring has room.
 // The backing file is not written: no disk time of the source is in the figures.
 //
-//   bench_producer --socket PATH --device FILE... [--data FILE|random]
+//   bench_producer --socket PATH --device FILE [--data FILE|random|none]
 //
-// The commands are about the first device; more devices are there to be protected by other agents.
+// With no data it is a machine on which nothing is written.
 // Prints "ready"; then answers one JSON line to each line of standard input, and ends at its end:
 //   state        {"state": "RING"}
 //   write MIB    when all of it was acknowledged: {"bytes": n, "wall_s": s, "producer_cpu_s": s}
@@ -43,6 +43,8 @@ constexpr std::size_t pool_bytes = std::size_t{64} << 20;
 }
 
 std::vector<std::byte> make_pool(const std::string& data) {
+    if (data == "none")
+        return {};
     std::vector<std::byte> pool(pool_bytes);
     if (data == "random") {
         std::mt19937_64 gen(1);
@@ -109,26 +111,25 @@ std::shared_ptr<producer::Disk> find_disk(const producer::Machine& machine, cons
 
 int main(int argc, char** argv) {
     std::string socket;
-    std::vector<std::string> devices;
+    std::string device;
     std::string data = "random";
     for (int i = 1; i + 1 < argc; i += 2) {
         const std::string_view key = argv[i];
         if (key == "--socket")
             socket = argv[i + 1];
         else if (key == "--device")
-            devices.emplace_back(argv[i + 1]);
+            device = argv[i + 1];
         else if (key == "--data")
             data = argv[i + 1];
         else
             die(key, "unknown option");
     }
-    if (socket.empty() || devices.empty())
-        die("usage", "bench_producer --socket PATH --device FILE... [--data FILE|random]");
+    if (socket.empty() || device.empty())
+        die("usage", "bench_producer --socket PATH --device FILE [--data FILE|random|none]");
     const std::vector<std::byte> pool = make_pool(data);
     producer::Machine machine;
-    for (const std::string& device : devices)
-        if (auto dev = machine.add_device(device); !dev)
-            die(device, dev.error().text);
+    if (auto dev = machine.add_device(device); !dev)
+        die(device, dev.error().text);
     auto server = producer::Server::start(machine, socket);
     if (!server)
         die(socket, server.error().text);
@@ -139,16 +140,16 @@ int main(int argc, char** argv) {
         std::string command;
         std::size_t mib = 0;
         words >> command >> mib;
-        const auto disk = find_disk(machine, devices.front());
+        const auto disk = find_disk(machine, device);
         const auto state = disk ? disk->info().state : capture::DiskState::stopped;
         if (command == "state") {
             std::printf("{\"state\": \"%s\"}\n", std::string(capture::to_string(state)).c_str());
-        } else if (command == "write" && state == capture::DiskState::ring) {
+        } else if (command == "write" && state == capture::DiskState::ring && !pool.empty()) {
             write_blocks(*disk, disk->info().sectors, pool, mib << 20);
             if (disk->info().state != capture::DiskState::ring)
                 die("write", "the ring overflowed although the writer waited for room");
         } else {
-            die(line, "unknown command, or the disk is not in RING");
+            die(line, "unknown command, or the disk is not in RING, or there is no data");
         }
         std::fflush(stdout);
     }

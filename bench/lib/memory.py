@@ -77,7 +77,7 @@ def idle_sources(table: Table) -> None:
             tool("pki", "issue", str(rig.directory / "pki"), "source", f"idle{number}", "--out", str(rig.directory))
         rig.start_server()
         empty = resident_mib(rig.pid("server"))
-        rig.start_producer(devices)
+        rig.start_producer()
         rig.start_agent()
         rig.protect()
         rig.wait_in_ring()

@@ -174,16 +174,16 @@ class Rig:
         self._start("server", [program("server"), "--config", str(d / "server.toml")])
         self.wait("the server", lambda: ask(self.server_socket, "status", 10))
 
-    def start_producer(self, more_devices: list[Path] | None = None) -> None:
-        """Commands of produce() are about our own device; the others are for start_idle_agent()."""
-        command = [program("producer"), "--socket", str(self.ring_socket), "--data", self.data]
-        for device in [self.device, *(more_devices or [])]:
-            command += ["--device", str(device)]
-        process = self._start("producer", command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        if process.stdout.readline().strip() != b"ready":
-            raise RigError(f"the producer does not start: {self.log_end('producer')}")
+    def start_producer(self) -> None:
+        self._producer("producer", self.ring_socket, self.device, self.data)
 
-    def _agent(self, name: str, source: str, control: Path, keys: dict) -> None:
+    def _producer(self, name: str, ring: Path, device: Path, data: str) -> None:
+        process = self._start(name, [program("producer"), "--socket", str(ring), "--device", str(device), "--data", data],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if process.stdout.readline().strip() != b"ready":
+            raise RigError(f"{name} does not start: {self.log_end(name)}")
+
+    def _agent(self, name: str, source: str, control: Path, ring: Path, keys: dict) -> None:
         d = self.directory
         config = d / f"{name}.toml"
         config.write_text(self._toml({
@@ -191,17 +191,18 @@ class Rig:
             "control_socket": str(control), "cert": str(d / f"source-{source}.pem"), "key": str(d / f"source-{source}.key"),
             "ca": str(d / "pki/ca.pem"), **keys}))
         (d / f"{name}-state").mkdir(exist_ok=True)
-        self._start(name, [program("agent"), "--config", str(config), "--tracker", f"socket:{self.ring_socket}"])
+        self._start(name, [program("agent"), "--config", str(config), "--tracker", f"socket:{ring}"])
         # It connects as soon as there is a disk to protect.
         self.wait(f"{name} to answer", lambda: ask(control, "status", 10))
 
     def start_agent(self) -> None:
-        self._agent("agent", "bench", self.agent_socket, self.agent_keys)
+        self._agent("agent", "bench", self.agent_socket, self.ring_socket, self.agent_keys)
 
     def start_idle_agent(self, source: str, device: Path) -> None:
-        """One more agent, whose disk is synced when this returns."""
-        control = self.sockets / f"{source}.sock"
-        self._agent(source, source, control, self.agent_keys | {"ring": "1MiB"})
+        """One more machine with its agent, whose disk is synced when this returns."""
+        control, ring = self.sockets / f"{source}.sock", self.sockets / f"{source}.ring"
+        self._producer(f"producer-{source}", ring, device, "none")
+        self._agent(source, source, control, ring, self.agent_keys | {"ring": "1MiB"})
         ask(control, "protect", devices=[str(device)])
         self.wait(f"{source} in RING", lambda: ask(control, "status", 10)["disks"][0]["state"] == "RING")
 
@@ -265,8 +266,9 @@ class Rig:
         return equal
 
     def close(self) -> None:
-        order = {"producer": 1, "server": 2}  # the agents go first
-        for name, process in sorted(self.processes.items(), key=lambda item: order.get(item[0], 0)):
+        def order(name: str) -> int:  # the agents go first
+            return 2 if name == "server" else name.startswith("producer")
+        for _, process in sorted(self.processes.items(), key=lambda item: order(item[0])):
             process.terminate()
             try:
                 process.wait(30)

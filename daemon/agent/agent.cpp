@@ -147,8 +147,12 @@ void Agent::work() {
         m->resync->step();
         busy = busy || !m->resync->settled();
     }
-    if (busy)
+    if (busy) {
+        const std::uint64_t batches = shipper_.counters().batches;
         delay = shipper_.pump();
+        if (shipper_.counters().batches != batches)
+            work_soon();  // a batch closed: there is room for what the resyncs have read
+    }
     working_ = false;
     if (busy)
         delay = std::min<std::uint64_t>(delay == 0 ? 20 * ms : delay, 20 * ms);

@@ -320,7 +320,8 @@ void Resync::add(Extent extent, proto::ExtentKind kind, const std::byte* data, s
 }
 
 void Resync::flush_ready() {
-    if (!ready_.empty())
+    // Only what was handed over is news: without room the shipper is already at it, and tells when a batch has closed.
+    if (!ready_.empty() && parts_.shipper.resync_room())
         parts_.changed();
     while (!ready_.empty() && parts_.shipper.resync_room()) {
         Ready r = std::move(ready_.front());
