@@ -127,7 +127,12 @@ void Agent::command_protect(const Json& request, Reply reply) {
 Result<std::vector<std::uint16_t>> Agent::slots_of(const std::vector<std::string>& devices) const {
     std::vector<std::uint16_t> slots;
     for (const std::string& name : devices) {
-        const auto same = [&](const Disk& d) { return d.path == name || d.name == name || "/dev/" + d.name == name; };
+        // A path may be any of the device's names: a link, a /dev/mapper node.
+        const Result<std::uint64_t> number =
+            name.starts_with('/') ? tracker_->find_device(name) : fail(Errc::not_found, "");
+        const auto same = [&](const Disk& d) {
+            return d.path == name || d.name == name || "/dev/" + d.name == name || (number && *number == d.dev);
+        };
         const auto m = std::ranges::find_if(members_, [&](const auto& x) { return same(x->disk); });
         const auto gone = std::ranges::find_if(missing_, [&](const Missing& x) {
             return x.record.identity.name == name || "/dev/" + x.record.identity.name == name;

@@ -41,7 +41,7 @@ mkdir -p /mnt
 for n in $(seq POINTS); do
 	image=$(disk "p$n")
 	mount -t ext4 "$image" /mnt
-	cat /mnt/* >/dev/null
+	find /mnt -type f -exec cat {} + >/dev/null
 	umount /mnt
 	e2fsck -f -n "$image"
 done
