@@ -18,7 +18,6 @@ constexpr std::uint64_t ms = 1'000'000;
 constexpr std::uint64_t tick_ns = 100 * ms;
 constexpr std::uint64_t stall_ns = 10'000 * ms;
 constexpr std::uint64_t point_retry_ns = 5'000 * ms;
-constexpr std::uint64_t attach_retry_ns = 5'000 * ms;
 /// Buffers of all resync reads together.
 constexpr std::size_t read_budget_bytes = 16U << 20;
 

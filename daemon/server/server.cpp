@@ -31,7 +31,6 @@ Result<std::unique_ptr<Server>> Server::create(loop::Loop& loop, const Clock& cl
 Server::Server(loop::Loop& loop, const Clock& clock, Log& log, ServerOptions options, tls::TlsContext tls,
                std::shared_ptr<store::Store> store)
     : loop_(loop),
-      clock_(clock),
       log_(log),
       options_(std::move(options)),
       tls_(std::move(tls)),

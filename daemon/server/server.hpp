@@ -87,7 +87,6 @@ private:
     [[nodiscard]] std::span<std::byte> read_buffer() override { return buffer_; }
 
     loop::Loop& loop_;
-    const Clock& clock_;
     Log& log_;
     ServerOptions options_;
     tls::TlsContext tls_;

@@ -49,7 +49,7 @@ struct Fixture {
         server->on("echo", [](const Json& request, Reply reply) { reply.done(Json{{"got", request}}); });
         server->on("hold", [this](const Json&, Reply reply) { held.push_back(std::move(reply)); });
         server->on("drop", [](const Json&, Reply) {});
-        server->on("count", [this](const Json& request, Reply reply) {
+        server->on("count", [](const Json& request, Reply reply) {
             const auto n = need_u64(request, "n");
             if (!n)
                 return reply.fail(n.error());
