@@ -235,7 +235,10 @@ StateFacts Agent::facts() const {
 
 void Agent::update_state() {
     const StateFacts f = facts();
-    const SourceState next = derive_state(f);
+    SourceState next = derive_state(f);
+    // A sync ends by flushing, also when nothing is left to flush: the phases come in their order for whoever looks on.
+    if (next == SourceState::creating_snapshot && (state_ == SourceState::initial_sync || state_ == SourceState::rescan))
+        next = SourceState::flushing_backlog;
     std::string cause;
     if (next == SourceState::disconnected)
         cause = session_->cause();

@@ -23,17 +23,18 @@ fio --name=raw --filename="$raw" --rw=randwrite --bsrange=4k-64k --direct=1 --io
 	--time_based --runtime=3600 --norandommap=1 --output=/dev/null &
 load=$!
 
-agent_setup 
+show_status() {
+	echo "demo:   $(blkferry status | grep -E '^(State|Sync|Backlog|Lag)' | tr -s ' \n' ' ')"
+}
+
+agent_setup 'bandwidth = "40mbit"'
 agent_start
 blkferry protect "$files" "$raw" >/dev/null
-echo "demo: module loaded, agent connected, both disks protected; their writers go on"
-last=
-for _ in $(seq 1200); do
-	line=$(blkferry status | sed -n '1,3p' | tr -s ' \n' ' ')
-	[ "$line" = "$last" ] || echo "demo:   $line"
-	last=$line
+echo "demo: module loaded, agent connected at 40 Mbit/s, both disks protected; their writers go on"
+for _ in $(seq 300); do
+	show_status
 	if agent_in CONTINUOUS; then break; fi
-	sleep 0.3
+	sleep 1
 done
 agent_in CONTINUOUS || fail "the source did not reach CONTINUOUS: $(tail -n 5 /tmp/agent.log)"
 
@@ -41,7 +42,14 @@ echo "demo: recovery point under load"
 mark_point under-load >/dev/null
 for _ in 1 2 3; do
 	sleep 1
-	echo "demo:   $(blkferry status | sed -n '1,3p' | tr -s ' \n' ' ')"
+	show_status
+done
+
+echo "demo: phases as the agent logged them"
+for state in INITIAL_SYNC FLUSHING_BACKLOG CREATING_SNAPSHOT CONTINUOUS; do
+	line=$(grep "event=state state=$state " /tmp/agent.log | tail -n 1)
+	[ -n "$line" ] || fail "the source never was in $state"
+	echo "demo:   ${line%% *} $state"
 done
 
 echo "demo: stopping the writers"
