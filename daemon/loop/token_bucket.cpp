@@ -26,7 +26,10 @@ void TokenBucket::refill(std::uint64_t now_ns) noexcept {
     if (now_ns <= last_ns_)
         return;
     const Level full = static_cast<Level>(burst()) * second_ns;
-    level_ = std::min(full, level_ + static_cast<Level>(now_ns - last_ns_) * rate_);
+    // Compared by time, not by product: after a long sleep the product need not fit even 128 bits.
+    const Level to_full_ns = (full - level_) / rate_ + 1;
+    const Level elapsed_ns = now_ns - last_ns_;
+    level_ = elapsed_ns >= to_full_ns ? full : std::min(full, level_ + elapsed_ns * rate_);
     last_ns_ = now_ns;
 }
 

@@ -140,7 +140,7 @@ private:
         touch(*inode_, offset, offset + data.size());
         if (inode_->now.size() < offset + data.size())
             inode_->now.resize(offset + data.size());
-        std::memcpy(inode_->now.data() + offset, data.data(), data.size());
+        std::ranges::copy(data, inode_->now.begin() + static_cast<std::ptrdiff_t>(offset));
     }
     /// The operation that dies may still have reached the disk: power_cut() tears it.
     template <class F>
