@@ -25,6 +25,14 @@ kmod: deps  ## build one module: make kmod KDIR=/lib/modules/VERSION/build
 	@test -n "$(KDIR)" || { echo "make kmod: say for which kernel: KDIR=/lib/modules/VERSION/build" >&2; exit 2; }
 	@$(MAKE) -C kmod KDIR="$(KDIR)"
 
+PREFIX ?= /usr/local
+.PHONY: install
+install: all  ## install programs and manual pages: make install [PREFIX=/usr/local] [DESTDIR=]
+	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin
+	@install -s -m 755 $(B)/blkferry $(DESTDIR)$(PREFIX)/bin/
+	@install -s -m 755 $(B)/blkferry-agent $(B)/blkferry-server $(DESTDIR)$(PREFIX)/sbin/
+	@for page in docs/man/*; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
+
 .PHONY: test
 test: deps  ## everything that CI runs; last line: N passed, N failed, N skipped
 	@python3 tests/suites.py
@@ -54,7 +62,7 @@ demo: deps  ## replicate a live guest and prove the recovery point equal
 	@tests/demo/run
 
 .PHONY: lint
-lint: deps  ## shellcheck, licence lines, wording
+lint: deps  ## shellcheck and licence lines
 	@python3 tests/suites.py lint
 
 .PHONY: clean
