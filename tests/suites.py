@@ -95,7 +95,7 @@ def suite_unit():
 def suite_sanitize():
     """The second compiler, warnings as errors; the same unit tests under its address and undefined-behaviour sanitizers."""
     failure = build("build-asan", "-DBLKFERRY_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug",
-                    environment={"CC": "clang", "CXX": "clang++"})
+                    environment={"CC": "clang-16", "CXX": "clang++-16"})
     if failure:
         yield failure
         return
