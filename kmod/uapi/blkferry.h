@@ -284,8 +284,10 @@ enum blkferry_cmd {
 	 */
 	BLKFERRY_CMD_RESYNC_BEGIN,
 	/*
-	 * DISK, RANGES.  Clears the snapshot bits of blocks that lie wholly in a
-	 * range (a block that ends beyond the disk counts up to the disk's end).
+	 * DISK, RANGES, SEQ?.  Clears the snapshot bits of blocks that lie wholly
+	 * in a range (a block that ends beyond the disk counts up to the disk's
+	 * end).  With SEQ only while the epoch of that number runs, else ESTALE:
+	 * a late acknowledgement must not clear blocks of the next round.
 	 */
 	BLKFERRY_CMD_RESYNC_CLEAR,
 	/*
