@@ -234,6 +234,7 @@ StateFacts Agent::facts() const {
 }
 
 void Agent::update_state() {
+    feed_progress();
     const StateFacts f = facts();
     SourceState next = derive_state(f);
     // A sync ends by flushing, also when nothing is left to flush: the phases come in their order for whoever looks on.
@@ -393,7 +394,7 @@ proto::Heartbeat Agent::make_heartbeat() {
     h.cause = cause_.substr(0, proto::text_bytes_max);
     h.backlog_bytes = backlog_bytes();
     h.lag_ms = lag_ms().value_or(0);
-    if (const auto p = progress(); p && p->total_bytes > 0)
+    if (const auto p = sync_.sum(); p && p->total_bytes > 0)
         h.progress_permille = std::min<std::uint64_t>(1000, p->done_bytes * 1000 / p->total_bytes);
     return h;
 }

@@ -19,6 +19,7 @@
 #include "agent/session.hpp"
 #include "agent/shipper.hpp"
 #include "agent/state.hpp"
+#include "agent/sync_progress.hpp"
 #include "agent/workers.hpp"
 #include "capture/tracker.hpp"
 #include "config/config.hpp"
@@ -117,11 +118,7 @@ private:
     [[nodiscard]] std::uint64_t backlog_bytes(const Member& m) const;
     [[nodiscard]] std::uint64_t backlog_bytes() const;
     [[nodiscard]] std::optional<std::uint64_t> lag_ms() const;
-    struct Sum {
-        std::uint64_t done_bytes = 0;
-        std::uint64_t total_bytes = 0;
-    };
-    [[nodiscard]] std::optional<Sum> progress() const;
+    void feed_progress();
 
     // agent_commands.cpp
     void add_commands();
@@ -175,6 +172,7 @@ private:
     std::uint64_t moved_ = 0;
     std::uint64_t attach_retry_ns_ = 0;
     Rates rates_;
+    SyncProgress sync_;
     bool work_posted_ = false;
     bool working_ = false;
     loop::Timer work_timer_;

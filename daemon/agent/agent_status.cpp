@@ -18,8 +18,8 @@ std::uint64_t realtime_ns() {
         std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
 }
 
-Json progress_json(std::uint64_t done, std::uint64_t total) {
-    return {{"done_bytes", std::min(done, total)}, {"total_bytes", total}};
+Json progress_json(const SyncProgress::Sum& p) {
+    return {{"done_bytes", p.done_bytes}, {"total_bytes", p.total_bytes}};
 }
 
 /// Average bytes of a captured operation, for what is in the ring and was not looked at yet.
@@ -67,18 +67,21 @@ std::optional<std::uint64_t> Agent::lag_ms() const {
     return std::max(age, gap_ms);
 }
 
-std::optional<Agent::Sum> Agent::progress() const {
-    Sum sum;
-    bool any = false;
+void Agent::feed_progress() {
+    std::vector<DiskProgress> disks;
     for (const auto& m : members_) {
         const auto p = m->resync->progress();
-        if (!p.active)
-            continue;
-        any = true;
-        sum.done_bytes += p.done_bytes;
-        sum.total_bytes += p.total_bytes;
+        const auto st = m->disk.ring->status();
+        const std::uint64_t size = m->disk.geometry().nr_sectors * sector_bytes;
+        disks.push_back({.slot = m->disk.slot(),
+                         .active = p.active,
+                         .whole = p.whole,
+                         .kind = p.kind,
+                         .left_bytes = std::min((st.active_blocks + st.snap_blocks) * m->disk.block_bytes(), size),
+                         .size_bytes = size,
+                         .all_marked = st.active_blocks >= m->disk.geometry().blocks()});
     }
-    return any ? std::optional(sum) : std::nullopt;
+    sync_.feed(disks, backlog_bytes());
 }
 
 SourceState Agent::phase_of(const Member& m) const {
@@ -99,7 +102,6 @@ SourceState Agent::phase_of(const Member& m) const {
 
 Json Agent::disk_status(const Member& m) const {
     const auto st = m.disk.ring->status();
-    const auto p = m.resync->progress();
     const auto& g = m.disk.geometry();
     Json j = {{"slot", m.disk.slot()},
               {"disk_id", m.disk.record.disk_id.str()},
@@ -115,8 +117,8 @@ Json Agent::disk_status(const Member& m) const {
                                                                   mean_op_bytes(*m.disk.ring))},
                         {"total_bytes", g.data_bytes}}},
               {"error", m.disk.ring->bad() ? m.disk.ring->error().text : m.resync->cause()}};
-    if (p.active)
-        j["progress"] = progress_json(p.done_bytes, p.total_bytes);
+    if (const auto p = sync_.disk(m.disk.slot()))
+        j["progress"] = progress_json(*p);
     Json counters = Json::object();
     constexpr std::pair<const char*, blkferry_counter> names[] = {
         {"ops", BLKFERRY_C_OPS},
@@ -198,11 +200,11 @@ Json Agent::status() const {
                 {"sessions", session_->sessions()},
                 {"epochs", epochs}}},
               {"uptime_ms", (loop::Loop::now_ns() - started_ns_) / 1'000'000}};
-    if (const auto p = progress()) {
-        j["progress"] = progress_json(p->done_bytes, p->total_bytes);
+    if (const auto p = sync_.sum()) {
+        j["progress"] = progress_json(*p);
         const std::uint64_t rate = rates_.mean(Rates::resync);
         if (rate > 0)
-            j["progress"]["eta_ms"] = (p->total_bytes - std::min(p->done_bytes, p->total_bytes)) * 1000 / rate;
+            j["progress"]["eta_ms"] = (p->total_bytes - p->done_bytes) * 1000 / rate;
     }
     return j;
 }

@@ -28,11 +28,18 @@ def initial_sync_while_everything_is_rewritten():
         b.start_agent()
         call(b.agent_socket, "protect", devices=[str(p) for p in b.paths])
         seen = set()
+        done = [0]
 
         def continuous():
             s = b.status()
             b.note(s)
             seen.add(s["state"])
+            if "progress" in s and s["state"] in ("INITIAL_SYNC", "FLUSHING_BACKLOG"):
+                done.append(s["progress"]["done_bytes"])
+                if done[-1] < done[-2]:
+                    raise Failure(f"progress goes back: {done[-2:]}")
+                if s["backlog_bytes"] and done[-1] >= s["progress"]["total_bytes"]:
+                    raise Failure(f"all is called done with backlog: {b.last}")
             return s["state"] == "CONTINUOUS"
         eventually("CONTINUOUS under load", continuous, 180)
         if not seen & {"INITIAL_SYNC", "FLUSHING_BACKLOG"}:
