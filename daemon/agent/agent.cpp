@@ -101,18 +101,11 @@ Result<void> Agent::start() {
 }
 
 Result<config::Changes> Agent::reload() {
-    BLKFERRY_TRY_ASSIGN(auto fresh, config::load_agent(options_.config_file));
+    BLKFERRY_TRY_ASSIGN(const auto fresh, config::load_agent(options_.config_file));
     BLKFERRY_TRY(tls_->reload());
     const auto changes = config::compare(config_, fresh);
-    bucket_.set_rate(fresh.bandwidth, loop::Loop::now_ns());
-    config_.bandwidth = fresh.bandwidth;
-    config_.compression = fresh.compression;
-    config_.compression_level = fresh.compression_level;
-    config_.batch_interval_ms = fresh.batch_interval_ms;
-    config_.batch_bytes = fresh.batch_bytes;
-    config_.resync_queue_depth = fresh.resync_queue_depth;
-    config_.resync_block_bytes = fresh.resync_block_bytes;
-    config_.log_level = fresh.log_level;
+    config::take_over(config_, fresh);
+    bucket_.set_rate(config_.bandwidth, loop::Loop::now_ns());
     shipper_.set_compression(compression_of(config_));
     shipper_.set_limits(limits_of(config_));
     resync_options_.queue_depth = std::max<std::size_t>(config_.resync_queue_depth, 1);

@@ -58,12 +58,16 @@ struct ServerConfig {
     std::filesystem::path key;
     std::filesystem::path ca;
     std::filesystem::path crl;           ///< empty: none
-    std::filesystem::path manifest_key;  ///< empty: manifests are not signed
+    std::filesystem::path manifest_key;  ///< empty: the store makes a key of its own
     SnapshotEngine snapshot_engine = SnapshotEngine::automatic;
     std::uint64_t chunk_bytes = 0;
     std::uint64_t point_interval_s = 0;  ///< 0: only on request
+    std::uint64_t points_keep = 0;       ///< newest points kept per source; 0: all
     std::uint64_t journal_keep_bytes = 0;
-    std::uint64_t source_quota_bytes = 0;  ///< 0: none
+    std::uint64_t journal_backlog_bytes = 0;  ///< journal not applied, above which a source is held
+    std::uint64_t window_bytes = 0;           ///< an agent may send ahead of the acknowledgement
+    std::uint64_t disk_reserve_bytes = 0;     ///< free space of the store below which sources are held
+    std::uint64_t source_quota_bytes = 0;     ///< 0: none
     std::uint64_t max_sources = 0;
     std::uint64_t apply_workers = 0;
     LogLevel log_level = LogLevel::info;
@@ -85,6 +89,10 @@ struct Changes {
 };
 [[nodiscard]] Changes compare(const AgentConfig& before, const AgentConfig& after);
 [[nodiscard]] Changes compare(const ServerConfig& before, const ServerConfig& after);
+
+/// What a reload does: the keys that a running daemon can take over get their value of `fresh`, the others stay.
+void take_over(AgentConfig& running, const AgentConfig& fresh);
+void take_over(ServerConfig& running, const ServerConfig& fresh);
 
 /// One key as people see it.
 struct KeyHelp {

@@ -212,6 +212,13 @@ Changes changes(const C& before, const C& after, std::span<const Key<C>> schema)
     return out;
 }
 
+template <class C>
+void take_reloadable(C& running, const C& fresh, std::span<const Key<C>> schema) {
+    for (const Key<C>& key : schema)
+        if (key.reloads)
+            std::visit([&](auto field) { running.*field = fresh.*field; }, key.field);
+}
+
 }  // namespace
 
 std::span<const std::string_view> names_of(Compression) noexcept { return compression_names; }
@@ -237,5 +244,7 @@ Result<ServerConfig> load_server(const std::filesystem::path& file) {
 
 Changes compare(const AgentConfig& before, const AgentConfig& after) { return changes(before, after, agent_schema()); }
 Changes compare(const ServerConfig& before, const ServerConfig& after) { return changes(before, after, server_schema()); }
+void take_over(AgentConfig& running, const AgentConfig& fresh) { take_reloadable(running, fresh, agent_schema()); }
+void take_over(ServerConfig& running, const ServerConfig& fresh) { take_reloadable(running, fresh, server_schema()); }
 
 }  // namespace blkferry::config

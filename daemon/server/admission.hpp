@@ -26,6 +26,8 @@ public:
     /// Its HELLO was accepted.
     void established(const std::string& address);
     void leave(const std::string& address, bool was_established);
+    /// For connections from now on; those that are in stay.
+    void set_limits(AdmissionLimits limits) noexcept { limits_ = limits; }
 
     [[nodiscard]] std::size_t connections() const noexcept { return connections_; }
     [[nodiscard]] std::size_t handshakes() const noexcept { return handshakes_; }

@@ -12,6 +12,7 @@
 #include "config/config.hpp"
 #include "loop/loop.hpp"
 #include "loop/signals.hpp"
+#include "server/configure.hpp"
 #include "server/log.hpp"
 #include "server/notify.hpp"
 #include "server/server.hpp"
@@ -23,7 +24,6 @@ namespace {
 
 constexpr int exit_failed = 1;
 constexpr int exit_usage = 2;
-constexpr std::uint64_t second_ns = 1'000'000'000;
 constexpr rlim_t descriptors_wanted = 65536;
 
 Level level_of(config::LogLevel level) noexcept {
@@ -34,25 +34,6 @@ Level level_of(config::LogLevel level) noexcept {
         case config::LogLevel::debug: return Level::debug;
     }
     return Level::info;
-}
-
-ServerOptions options_of(const config::ServerConfig& c) {
-    ServerOptions o;
-    o.listen.clear();
-    for (const config::Endpoint& e : c.listen)
-        o.listen.push_back(e.str());
-    o.store_dir = c.store;
-    o.tls = {.cert = c.cert, .key = c.key, .ca = c.ca, .crl = c.crl};
-    o.control_socket = c.control_socket;
-    o.sources_max = c.max_sources;
-    o.admission.connections_max = 2 * c.max_sources + 64;  // a source may come again before its old connection is gone
-    o.workers = static_cast<unsigned>(c.apply_workers);
-    o.point_interval_ns = c.point_interval_s * second_ns;
-    o.store.engine = c.snapshot_engine == config::SnapshotEngine::automatic ? "auto" : to_string(c.snapshot_engine);
-    o.store.source.journal_keep_bytes = c.journal_keep_bytes;
-    o.store.source.quota_bytes = c.source_quota_bytes;
-    o.store.source.applier.chunk_bytes = c.chunk_bytes;
-    return o;
 }
 
 /// Descriptors: as many as the system lets us have, up to what thousands of connections and chunk files need.
@@ -130,22 +111,14 @@ void Daemon::stop(const char* why) {
 
 /// Takes over what can change while running. An unsound file or certificate changes nothing.
 Result<std::pair<std::vector<std::string>, std::vector<std::string>>> Daemon::reload() {
-    BLKFERRY_TRY_ASSIGN(auto fresh, config::load_server(file_));
-    BLKFERRY_TRY(server_->reconfigure(options_of(fresh)));
+    BLKFERRY_TRY_ASSIGN(const auto fresh, config::load_server(file_));
     auto changes = config::compare(config_, fresh);
-    for (const std::string& key : changes.changed)
-        // The stores of the sources took these when they were opened.
-        if ((key == "journal_keep" || key == "source_quota") && std::ranges::find(changes.needs_restart, key) == changes.needs_restart.end())
-            changes.needs_restart.push_back(key);
-    log_.set_level(level_of(fresh.log_level));
     // What needs a restart stays as it runs, so that the next reload tells it again.
-    config_.log_level = fresh.log_level;
-    config_.cert = fresh.cert;
-    config_.key = fresh.key;
-    config_.ca = fresh.ca;
-    config_.crl = fresh.crl;
-    config_.point_interval_s = fresh.point_interval_s;
-    config_.max_sources = fresh.max_sources;
+    config::ServerConfig next = config_;
+    config::take_over(next, fresh);
+    BLKFERRY_TRY(server_->reconfigure(options_of(next)));
+    config_ = std::move(next);
+    log_.set_level(level_of(config_.log_level));
     log_.info("server=- event=reloaded changed={} needs_restart={}", quote(fmt::format("{}", fmt::join(changes.changed, ","))),
               quote(fmt::format("{}", fmt::join(changes.needs_restart, ","))));
     return std::pair(std::move(changes.changed), std::move(changes.needs_restart));

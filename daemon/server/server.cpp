@@ -200,10 +200,9 @@ Result<void> Server::reload_tls() {
 Result<void> Server::reconfigure(const ServerOptions& fresh) {
     BLKFERRY_TRY_ASSIGN(auto tls, tls::TlsContext::make_server(fresh.tls));
     tls_ = std::move(tls);
-    options_.tls = fresh.tls;
-    options_.point_interval_ns = fresh.point_interval_ns;
-    options_.points_keep = fresh.points_keep;
-    options_.sources_max = fresh.sources_max;
+    options_ = fresh;
+    admission_.set_limits(options_.admission);
+    look_at_disk();
     return {};
 }
 

@@ -45,8 +45,8 @@ public:
     void stop(std::move_only_function<void()> done);
     /// Reads certificates and CRL again; sessions that live go on.
     [[nodiscard]] Result<void> reload_tls();
-    /// Takes over what can change while running: certificates (also by other paths), point_interval_ns, points_keep,
-    /// sources_max. On an error nothing changes.
+    /// Takes other options: those that config::take_over() lets a reload change; all others must be as in options().
+    /// Certificates are read again. On an error nothing changes.
     [[nodiscard]] Result<void> reconfigure(const ServerOptions& fresh);
 
     [[nodiscard]] const std::vector<std::uint16_t>& ports() const noexcept { return listener_->ports(); }

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include <fmt/format.h>
 
@@ -103,14 +104,7 @@ Result<void> Store::load() {
     BLKFERRY_TRY(files_->make_dir(dir_ / "sources"));
     BLKFERRY_TRY(files_->make_dir(dir_ / "keys"));
     BLKFERRY_TRY_ASSIGN(engine_, make_engine(options_.engine, *files_, dir_));
-    const auto key = dir_ / "keys" / "manifest.pem";
-    if (std::filesystem::exists(key)) {
-        BLKFERRY_TRY_ASSIGN(signer_, Signer::load_private(key));
-    } else {
-        BLKFERRY_TRY_ASSIGN(signer_, Signer::generate());
-        BLKFERRY_TRY(signer_->save_public(dir_ / "keys" / "manifest.pub.pem"));
-        BLKFERRY_TRY(signer_->save_private(key));
-    }
+    BLKFERRY_TRY(load_signer());
     const auto path = dir_ / "catalogue.sqlite";
     const bool missing = !std::filesystem::exists(path);
     auto catalogue = Catalogue::open(path);
@@ -123,6 +117,39 @@ Result<void> Store::load() {
     if (!catalogue)
         return std::unexpected(std::move(catalogue).error());
     catalogue_ = std::move(*catalogue);
+    return {};
+}
+
+/// The public half stays with the store and names its key: points signed with one key could not be checked with another.
+Result<void> Store::load_signer() {
+    const auto own = dir_ / "keys" / "manifest.pem";
+    const auto public_half = dir_ / "keys" / "manifest.pub.pem";
+    const bool known = std::filesystem::exists(public_half);
+    if (!options_.manifest_key.empty()) {
+        struct stat st {};
+        if (::stat(options_.manifest_key.c_str(), &st) == 0 && (st.st_mode & 077) != 0)
+            return fail(Errc::denied, fmt::format("{}: private key with mode {:04o}, others than its owner can use it: chmod 600 it",
+                                                  options_.manifest_key.string(), st.st_mode & 07777));
+        BLKFERRY_TRY_ASSIGN(signer_, Signer::load_private(options_.manifest_key));
+    } else if (std::filesystem::exists(own)) {
+        BLKFERRY_TRY_ASSIGN(signer_, Signer::load_private(own));
+    } else if (known) {
+        return fail(Errc::not_found, fmt::format("{} names the key that signs this store's manifests, but {} is not there: set "
+                                                 "manifest_key to the file that holds it",
+                                                 public_half.string(), own.string()));
+    } else {
+        BLKFERRY_TRY_ASSIGN(signer_, Signer::generate());
+        BLKFERRY_TRY(signer_->save_private(own));
+    }
+    if (!known)
+        return signer_->save_public(public_half);
+    BLKFERRY_TRY_ASSIGN(const auto before, Signer::load_public(public_half));
+    if (before->key_id() != signer_->key_id())
+        return fail(Errc::conflict, fmt::format("{}: key {} is not the one that signs this store's manifests ({}, {}): set manifest_key "
+                                                "to that one, or use another store",
+                                                (options_.manifest_key.empty() ? own : options_.manifest_key).string(),
+                                                signer_->key_id().substr(0, 16), before->key_id().substr(0, 16),
+                                                public_half.string()));
     return {};
 }
 

@@ -18,6 +18,8 @@ namespace blkferry::store {
 
 struct StoreOptions {
     std::string engine = "auto";  ///< "auto", "reflink" or "copy"
+    /// Signs manifests; empty: keys/manifest.pem, made at first use. A store refuses another key than the one it began with.
+    std::filesystem::path manifest_key;
     SourceOptions source;
 };
 
@@ -47,6 +49,7 @@ public:
 private:
     Store(std::filesystem::path dir, const Clock& clock, StoreOptions options);
     [[nodiscard]] Result<void> load();
+    [[nodiscard]] Result<void> load_signer();
 
     const std::filesystem::path dir_;
     const Clock& clock_;

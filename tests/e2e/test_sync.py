@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Initial sync, continuous replication, overflow, rescan: what the server holds equals the source, bit for bit."""
 
-from harness import Bench, Failure, call, eventually, main
+from harness import Bench, Failure, Refused, call, eventually, main
 
 
 def initial_sync_of_idle_disks():
@@ -99,5 +99,40 @@ def verify_source_finds_nothing_and_mark_names_points():
         b.producer.ask("stop")
 
 
+def the_server_takes_keys_of_its_file_while_running():
+    with Bench(disks=1, mib=8) as b:
+        b.pki("init", b.dir / "sign")  # any key of the right kind
+        key = b.dir / "sign" / "ca.key"
+        b.server_extra = f'manifest_key = "{key}"'
+        b.write_server()
+        b.start()
+        b.settled()
+        for name in ("one", "two", "three"):
+            b.mark(name=name)
+        if (b.dir / "store" / "keys" / "manifest.pem").exists():
+            raise Failure("the store made a key although it was given one")
+        b.server_extra += '\npoints_keep = 2\nwindow = "8MiB"\napply_workers = 3\nlog_level = "debug"'
+        b.write_server()
+        answer = call(b.server_socket, "reload")
+        if sorted(answer["changed"]) != ["apply_workers", "log_level", "points_keep", "window"] or \
+                answer["needs_restart"] != ["apply_workers"]:
+            raise Failure(f"the reload says {answer}")
+        if call(b.server_socket, "reload")["changed"] != ["apply_workers"]:
+            raise Failure("what needs a restart is told once only")
+        b.mark(name="four")
+        eventually("older points are removed", lambda: [p["point"] for p in call(b.server_socket, "points")["points"]] == ["three", "four"], 30)
+        if not call(b.server_socket, "verify_point", source=b.source, point="four")["manifest"] == "signed":
+            raise Failure("the manifest is not signed")
+        b.server_extra += "\npoints_keep = 3"
+        b.write_server()
+        try:
+            call(b.server_socket, "reload")
+            raise Failure("a key given twice was taken")
+        except Refused as e:
+            if "server.toml:" not in str(e):
+                raise Failure(f"the refusal names no line: {e}")
+
+
 main([initial_sync_of_idle_disks, initial_sync_while_everything_is_rewritten, overflow_of_a_tiny_ring_ends_equal,
-      rescan_after_the_producer_restarted, verify_source_finds_nothing_and_mark_names_points])
+      rescan_after_the_producer_restarted, verify_source_finds_nothing_and_mark_names_points,
+      the_server_takes_keys_of_its_file_while_running])

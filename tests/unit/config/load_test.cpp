@@ -101,6 +101,23 @@ BOOST_AUTO_TEST_CASE(refusals_name_file_and_line) {
     refused(parse_agent("server = \"r\"\nsource = \"a/b\"\n", "a.toml"), "a.toml:2: source: ", "letters");
     refused(parse_agent("server = \"r\"\nsource = \"\"\n", "a.toml"), "a.toml:2: source: ", "letters");
     refused(parse_agent("server = \"r:0\"\nsource = \"a\"\n", "a.toml"), "a.toml:1: server: ", "port");
+    const auto server_refused = [](const std::string& line, const std::string& why) {
+        const auto r = parse_server("store = \"/srv\"\n" + line + "\n", "s.toml");
+        BOOST_REQUIRE(!r);
+        BOOST_TEST_CONTEXT(r.error().text) {
+            BOOST_TEST(r.error().text.starts_with("s.toml:2: " + line.substr(0, line.find(' ')) + ": "));
+            BOOST_TEST(r.error().text.find(why) != std::string::npos);
+        }
+    };
+    server_refused("points_keep = 100001", "0 .. 100000");
+    server_refused("points_keep = -1", "0 .. 100000");
+    server_refused("points_keep = \"3\"", "an integer expected");
+    server_refused("window = \"512KiB\"", "\"1MiB\" .. \"4GiB\"");
+    server_refused("window = 67108864", "a size such as");
+    server_refused("journal_backlog = \"1MiB\"", "\"64MiB\"");
+    server_refused("disk_reserve = \"1 parsec\"", "parsec");
+    server_refused("manifest_key = \"manifest.pem\"", "absolute");
+    server_refused("chunk = \"2GiB\"", "\"1GiB\"");
     BOOST_TEST(!parse_server("listen = []\n", "s"));
     BOOST_TEST(!parse_server("listen = \"[::]:1500\"\n", "s"));
     BOOST_TEST(!parse_server("listen = [1500]\n", "s"));
@@ -136,6 +153,40 @@ BOOST_AUTO_TEST_CASE(changes_are_told_apart) {
     const Changes c = compare(a, b);
     BOOST_TEST((c.changed == std::vector<std::string>{"bandwidth", "ring"}));
     BOOST_TEST((c.needs_restart == std::vector<std::string>{"ring"}));
+}
+
+BOOST_AUTO_TEST_CASE(a_reload_takes_over_what_it_can_and_nothing_else) {
+    const AgentConfig fresh = *parse_agent(
+        "server = \"other:1\"\nsource = \"web2\"\nbandwidth = \"1mbit\"\ncompression = \"zstd\"\ncompression_level = 7\n"
+        "batch_interval_ms = 50\nbatch_bytes = \"1MiB\"\nring = \"128MiB\"\nresync_queue_depth = 2\nresync_block = \"64KiB\"\n"
+        "workers = 9\nlog_level = \"error\"\nstate_dir = \"/elsewhere\"\n",
+        "a");
+    AgentConfig agent = *parse_agent(least, "a");
+    const AgentConfig before = agent;
+    const Changes told = compare(before, fresh);
+    take_over(agent, fresh);
+    BOOST_TEST(agent.bandwidth == 125'000u);
+    BOOST_TEST(agent.batch_bytes == 1u << 20);
+    BOOST_TEST(agent.workers == before.workers);
+    BOOST_TEST(agent.source == "web1");
+    // What is left to differ is what was said to need a restart.
+    BOOST_TEST((compare(agent, fresh).changed == told.needs_restart));
+    BOOST_TEST(compare(before, agent).needs_restart.empty());
+
+    const ServerConfig server_fresh = *parse_server(
+        "store = \"/srv\"\npoint_interval_s = 5\npoints_keep = 7\nwindow = \"2MiB\"\njournal_backlog = \"1GiB\"\n"
+        "disk_reserve = \"0\"\nmax_sources = 3\ncrl = \"/crl\"\nchunk = \"1MiB\"\njournal_keep = \"64MiB\"\n",
+        "s");
+    ServerConfig server = *parse_server("", "s");
+    const ServerConfig server_before = server;
+    take_over(server, server_fresh);
+    BOOST_TEST(server.points_keep == 7u);
+    BOOST_TEST(server.window_bytes == 2u << 20);
+    BOOST_TEST(server.disk_reserve_bytes == 0u);
+    BOOST_TEST(server.crl == "/crl");
+    BOOST_TEST(server.store == server_before.store);
+    BOOST_TEST((compare(server, server_fresh).changed == compare(server_before, server_fresh).needs_restart));
+    BOOST_TEST((compare(server, server_fresh).changed == std::vector<std::string>{"store", "chunk", "journal_keep"}));
 }
 
 // What the program prints as default file is a valid file; with every '#key' uncommented it means the same.

@@ -5,6 +5,7 @@
 #include <future>
 
 #include "server/admission.hpp"
+#include "server/configure.hpp"
 #include "server/log.hpp"
 #include "server/worker_pool.hpp"
 
@@ -12,6 +13,37 @@ using namespace blkferry;
 using namespace blkferry::server;
 
 BOOST_AUTO_TEST_SUITE(parts)
+
+BOOST_AUTO_TEST_CASE(every_key_of_the_file_has_an_effect) {
+    const auto config = config::parse_server(
+        "listen = [\"192.0.2.1:1\", \"[::1]:2\"]\nstore = \"/srv\"\ncert = \"/a\"\nkey = \"/b\"\nca = \"/c\"\ncrl = \"/d\"\n"
+        "manifest_key = \"/e\"\ncontrol_socket = \"/f\"\nsnapshot_engine = \"copy\"\nchunk = \"1MiB\"\npoint_interval_s = 3\n"
+        "points_keep = 4\njournal_keep = \"65MiB\"\njournal_backlog = \"66MiB\"\nwindow = \"5MiB\"\ndisk_reserve = \"6MiB\"\n"
+        "source_quota = \"7MiB\"\nmax_sources = 8\napply_workers = 9\n",
+        "s");
+    BOOST_REQUIRE(config.has_value());
+    constexpr std::uint64_t mib = 1 << 20;
+    const ServerOptions o = options_of(*config);
+    BOOST_TEST((o.listen == std::vector<std::string>{"192.0.2.1:1", "[::1]:2"}));
+    BOOST_TEST(o.store_dir == "/srv");
+    BOOST_TEST(o.tls.cert == "/a");
+    BOOST_TEST(o.tls.key == "/b");
+    BOOST_TEST(o.tls.ca == "/c");
+    BOOST_TEST(o.tls.crl == "/d");
+    BOOST_TEST(o.store.manifest_key == "/e");
+    BOOST_TEST(o.control_socket == "/f");
+    BOOST_TEST(o.store.engine == "copy");
+    BOOST_TEST(o.store.source.applier.chunk_bytes == mib);
+    BOOST_TEST(o.point_interval_ns == 3'000'000'000U);
+    BOOST_TEST(o.points_keep == 4U);
+    BOOST_TEST(o.store.source.journal_keep_bytes == 65 * mib);
+    BOOST_TEST(o.backlog_bytes_max == 66 * mib);
+    BOOST_TEST(o.window_bytes == 5 * mib);
+    BOOST_TEST(o.disk_reserve_bytes == 6 * mib);
+    BOOST_TEST(o.store.source.quota_bytes == 7 * mib);
+    BOOST_TEST(o.sources_max == 8U);
+    BOOST_TEST(o.workers == 9U);
+}
 
 BOOST_AUTO_TEST_CASE(admission_counts_and_names_its_limits) {
     Admission a({.connections_max = 4, .handshakes_max = 3, .address_max = 2, .address_handshakes_max = 1});

@@ -207,4 +207,41 @@ BOOST_AUTO_TEST_CASE(nbdkit_serves_a_point_while_replication_goes_on) {
                                dir.string())) != 0);
 }
 
+BOOST_AUTO_TEST_CASE(a_manifest_key_from_elsewhere_signs_and_stays) {
+    const Folder folder;
+    const SystemClock clock;
+    const auto ours = Signer::generate();
+    const auto other = Signer::generate();
+    BOOST_REQUIRE((ours && other));
+    const auto pem = folder.path / "manifest.pem";
+    const auto other_pem = folder.path / "other.pem";
+    BOOST_REQUIRE((*ours)->save_private(pem).has_value());
+    BOOST_REQUIRE((*other)->save_private(other_pem).has_value());
+    const auto refusal = [&](const std::filesystem::path& key) {
+        StoreOptions o = options();
+        o.manifest_key = key;
+        const auto store = Store::open(folder.path / "store", clock, o);
+        BOOST_REQUIRE(!store);
+        return store.error();
+    };
+    StoreOptions o = options();
+    o.manifest_key = pem;
+    {
+        const auto store = Store::open(folder.path / "store", clock, o);
+        BOOST_REQUIRE_MESSAGE(store.has_value(), (store ? std::string() : store.error().text));
+        BOOST_TEST((*store)->signer().key_id() == (*ours)->key_id());
+    }
+    BOOST_TEST(!std::filesystem::exists(folder.path / "store/keys/manifest.pem"));
+    const auto known = Signer::load_public(folder.path / "store/keys/manifest.pub.pem");
+    BOOST_REQUIRE(known.has_value());
+    BOOST_TEST((*known)->key_id() == (*ours)->key_id());
+    BOOST_TEST((refusal(other_pem).code == Errc::conflict));
+    BOOST_TEST(refusal({}).text.find("set manifest_key") != std::string::npos);
+    BOOST_TEST((refusal(folder.path / "none.pem").code == Errc::not_found));
+    std::filesystem::permissions(pem, std::filesystem::perms(0640));
+    BOOST_TEST(refusal(pem).text.find("chmod 600") != std::string::npos);
+    std::filesystem::permissions(pem, std::filesystem::perms(0600));
+    BOOST_TEST(Store::open(folder.path / "store", clock, o).has_value());
+}
+
 BOOST_AUTO_TEST_SUITE_END()
