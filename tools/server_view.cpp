@@ -45,13 +45,11 @@ std::string server_status_text(const Json& status) {
 }
 
 std::string points_text(const Json& answer) {
-    std::vector<std::vector<std::string>> rows = {{"SOURCE", "POINT", "TIME (UTC)", "MARK", "KIND", "LAUNCHABLE", "LOCKED UNTIL", "OWN BYTES"}};
+    std::vector<std::vector<std::string>> rows = {{"SOURCE", "POINT", "TIME (UTC)", "MARK", "KIND", "LAUNCHABLE", "OWN BYTES"}};
     for (const Json& point : part(answer, "points")) {
-        const std::uint64_t locked = number(point, "locked_until_ms");
         rows.push_back({printable(text(point, "source")), printable(text(point, "point")), human_time(number(point, "time_ms")),
                         fmt::format("{}", number(point, "mark")), printable(text(point, "kind")),
-                        flag(point, "launchable") ? "yes" : "not proven", locked == 0 ? "-" : human_time(locked),
-                        human_bytes(number(point, "bytes"))});
+                        flag(point, "launchable") ? "yes" : "not proven", human_bytes(number(point, "bytes"))});
     }
     return rows.size() == 1 ? "no recovery points\n" : table(rows);
 }

@@ -32,4 +32,18 @@ Sha256 sha256(std::span<const std::byte> data) {
     return out;
 }
 
+Sha256Stream::Sha256Stream() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {
+    BLKFERRY_ASSERT(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
+}
+
+void Sha256Stream::add(std::span<const std::byte> data) {
+    BLKFERRY_ASSERT(EVP_DigestUpdate(context_.get(), data.data(), data.size()) == 1);
+}
+
+Sha256 Sha256Stream::value() {
+    Sha256 out;
+    BLKFERRY_ASSERT(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(out.data()), nullptr) == 1);
+    return out;
+}
+
 }  // namespace blkferry

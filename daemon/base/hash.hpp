@@ -4,7 +4,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
+
+struct evp_md_ctx_st;
 
 namespace blkferry {
 
@@ -17,5 +20,16 @@ namespace blkferry {
 using Sha256 = std::array<std::byte, 32>;
 /// SHA-256: compared between source and server where equal hashes mean that data is not shipped. OpenSSL.
 [[nodiscard]] Sha256 sha256(std::span<const std::byte> data);
+
+/// The same over data that comes in pieces. value() ends it.
+class Sha256Stream {
+public:
+    Sha256Stream();
+    void add(std::span<const std::byte> data);
+    [[nodiscard]] Sha256 value();
+
+private:
+    std::unique_ptr<evp_md_ctx_st, void (*)(evp_md_ctx_st*)> context_;
+};
 
 }  // namespace blkferry

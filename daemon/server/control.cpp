@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "server/long_job.hpp"
+#include "server/own_bytes.hpp"
 #include "server/server.hpp"
+#include "server/verify_point.hpp"
 #include "store/export.hpp"
 
 namespace blkferry::server {
@@ -65,7 +67,7 @@ Json source_row(Server& server, const Replica& replica) {
             {"error", r.error}};
 }
 
-Json point_row(const store::Manifest& m) {
+Json point_row(const store::Manifest& m, std::uint64_t own) {
     Json disks = Json::array();
     for (const auto& d : m.disks)
         disks.push_back({{"slot", d.slot}, {"name", d.name}, {"size_bytes", d.sectors * sector_bytes}});
@@ -76,9 +78,9 @@ Json point_row(const store::Manifest& m) {
             {"time_ms", m.mark_time_ns / 1'000'000},
             {"made_ms", m.made_ns / 1'000'000},
             {"kind", m.kind == proto::PointKind::fs ? "fs" : "crash"},
-            {"locked_until_ms", 0},
             {"launchable", m.launchable == store::Launchable::launchable},
             {"verified", !m.digests.empty()},
+            {"bytes", own},
             {"disks", disks}};
 }
 
@@ -89,16 +91,9 @@ Result<std::shared_ptr<Replica>> find_replica(const Server& server, const std::s
     return it->second;
 }
 
-struct Target {
-    std::string source;
-    std::string point;
-    std::shared_ptr<store::SourceStore> store;
-    store::Manifest manifest;
-};
-
 /// `source` and `point` of a request, looked up.
-Result<Target> find_point(const Server& server, const Json& request) {
-    Target t;
+Result<PointTarget> find_point(const Server& server, const Json& request) {
+    PointTarget t;
     BLKFERRY_TRY_ASSIGN(t.source, control::need_string(request, "source"));
     BLKFERRY_TRY_ASSIGN(t.point, control::need_string(request, "point"));
     BLKFERRY_TRY_ASSIGN(const auto replica, find_replica(server, t.source));
@@ -109,50 +104,6 @@ Result<Target> find_point(const Server& server, const Json& request) {
         return fail(Errc::not_found, fmt::format("source {} has no recovery point of this name", t.source));
     BLKFERRY_TRY_ASSIGN(t.manifest, t.store->points().find(t.point));
     return t;
-}
-
-/// "signed", "unsigned" or "bad", from the manifest's file as it is now.
-Result<std::string> manifest_state(const std::filesystem::path& dir, const std::string& point, const store::Signer& signer) {
-    BLKFERRY_TRY_ASSIGN(const std::string text,
-                        read_text_file(dir / "points" / (point + ".json"), store::manifest_bytes_max));
-    const auto plain = store::decode_manifest(text, nullptr);
-    if (!plain)
-        return "bad";
-    if (!plain->is_signed)
-        return "unsigned";
-    return store::decode_manifest(text, &signer) ? "signed" : "bad";
-}
-
-/// Reads the whole point; digests that it has are compared, digests that it lacks are added to its manifest.
-Result<Json> verify(const Target& t, const std::filesystem::path& dir, const store::Signer& signer, LongJob& job) {
-    BLKFERRY_TRY_ASSIGN(const std::string manifest, manifest_state(dir, t.point, signer));
-    std::uint64_t total = 0;
-    for (const auto& d : t.manifest.disks)
-        total += d.sectors * sector_bytes;
-    std::uint64_t done = 0;
-    std::uint64_t differing = 0;
-    auto digests = t.manifest.digests;
-    Json rows = Json::array();
-    Json ranges = Json::array();
-    for (const auto& d : t.manifest.disks) {
-        BLKFERRY_TRY_ASSIGN(const auto reader, store::PointReader::open(dir, t.point, d.slot, nullptr));
-        BLKFERRY_TRY_ASSIGN(const auto image, store::digest_image(*reader, [&](std::uint64_t bytes) {
-                                return job.progress(done + bytes, total);
-                            }));
-        done += reader->bytes();
-        const std::string digest = hex(image.sha256);
-        const auto [known, added] = digests.emplace(d.slot, digest);
-        rows.push_back({{"slot", d.slot}, {"sha256", digest}, {"compared", !added}});
-        if (known->second != digest) {
-            differing += reader->bytes();
-            ranges.push_back({{"slot", d.slot}, {"offset", 0}, {"bytes", reader->bytes()}});
-        }
-    }
-    const bool equal = differing == 0 && manifest != "bad";
-    if (equal && digests != t.manifest.digests)
-        BLKFERRY_TRY(t.store->points().set_proof(t.point, t.manifest.launchable, digests));
-    return Json{{"equal", equal},   {"compared_bytes", done}, {"differing_bytes", differing},
-                {"ranges", ranges}, {"manifest", manifest},   {"digests", rows}};
 }
 
 }  // namespace
@@ -211,11 +162,14 @@ void Control::points(const Json& request, Reply reply) {
     const auto source = control::get_string(request, "source", "");
     if (!source)
         return reply.fail(source.error());
-    Json rows = Json::array();
+    struct OfSource {
+        std::filesystem::path dir;
+        std::vector<store::Manifest> points;
+    };
+    std::vector<OfSource> found;
     const auto add = [&](const Replica& replica) {
         if (const auto store = replica.store())
-            for (const auto& m : store->points().list())
-                rows.push_back(point_row(m));
+            found.push_back({store::Store::source_dir(server_.options().store_dir, replica.name()), store->points().list()});
     };
     if (source->empty()) {
         for (const auto& [name, replica] : server_.replicas())
@@ -226,7 +180,16 @@ void Control::points(const Json& request, Reply reply) {
             return reply.fail(replica.error());
         add(**replica);
     }
-    reply.done({{"points", rows}});
+    LongJob::start(server_.loop(), server_.lookups(), std::move(reply), stop_,
+                   [found = std::move(found)](LongJob&) -> Result<Json> {
+                       Json rows = Json::array();
+                       for (const OfSource& s : found) {
+                           const auto bytes = own_bytes(s.dir, s.points);
+                           for (std::size_t i = 0; i < s.points.size(); ++i)
+                               rows.push_back(point_row(s.points[i], bytes[i]));
+                       }
+                       return Json{{"points", std::move(rows)}};
+                   });
 }
 
 void Control::point_delete(const Json& request, Reply reply) {
@@ -260,7 +223,9 @@ void Control::verify_point(const Json& request, Reply reply) {
     const auto dir = store::Store::source_dir(server_.options().store_dir, target->source);
     LongJob::start(server_.loop(), server_.readers(), std::move(reply), stop_,
                    [t = std::move(*target), dir, &signer = server_.store().signer()](LongJob& job) {
-                       return verify(t, dir, signer, job);
+                       return server::verify_point(t, dir, signer, [&](std::uint64_t done, std::uint64_t total) {
+                           return job.progress(done, total);
+                       });
                    });
 }
 

@@ -36,6 +36,7 @@ Server::Server(loop::Loop& loop, const Clock& clock, Log& log, ServerOptions opt
       tls_(std::move(tls)),
       store_(std::move(store)),
       readers_(1),
+      lookups_(1),
       workers_(options_.workers),
       around_{.loop = loop, .clock = clock, .log = log, .workers = workers_, .store = store_, .options = options_},
       admission_(options_.admission),

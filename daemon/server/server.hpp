@@ -61,6 +61,8 @@ public:
     [[nodiscard]] std::uint64_t free_bytes() const noexcept { return free_bytes_; }
     /// For work that reads whole points: one thread, so that it does not take turns away from applying.
     [[nodiscard]] WorkerPool& readers() noexcept { return readers_; }
+    /// For what only lists folders: soon done, also while a point is read.
+    [[nodiscard]] WorkerPool& lookups() noexcept { return lookups_; }
     [[nodiscard]] loop::Loop& loop() noexcept { return loop_; }
     /// What a `reload` command does; answers (changed, needs restart). Unset: only certificates.
     std::move_only_function<Result<std::pair<std::vector<std::string>, std::vector<std::string>>>()> on_reload;
@@ -92,6 +94,7 @@ private:
     tls::TlsContext tls_;
     std::shared_ptr<store::Store> store_;
     WorkerPool readers_;
+    WorkerPool lookups_;
     WorkerPool workers_;
     Surroundings around_;
     Admission admission_;

@@ -185,24 +185,6 @@ Result<PointReader::Range> PointReader::range(std::uint64_t offset) const {
 
 namespace {
 
-class Digest {
-public:
-    Digest() : ctx_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {
-        BLKFERRY_ASSERT(ctx_ && EVP_DigestInit_ex(ctx_.get(), EVP_sha256(), nullptr) == 1);
-    }
-    void add(std::span<const std::byte> data) {
-        BLKFERRY_ASSERT(EVP_DigestUpdate(ctx_.get(), data.data(), data.size()) == 1);
-    }
-    [[nodiscard]] Sha256 value() {
-        Sha256 out;
-        BLKFERRY_ASSERT(EVP_DigestFinal_ex(ctx_.get(), reinterpret_cast<unsigned char*>(out.data()), nullptr) == 1);
-        return out;
-    }
-
-private:
-    std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> ctx_;
-};
-
 struct Target {
     Fd fd;
     std::string name;
@@ -243,7 +225,7 @@ Result<ExportResult> walk(const PointReader& reader, const Target* target,
     static constexpr std::size_t zero_bytes = 64U << 10;
     const std::vector<std::byte> zeroes(zero_bytes);
     std::vector<std::byte> buffer(piece_bytes);
-    Digest digest;
+    Sha256Stream digest;
     ExportResult result;
     while (result.bytes < reader.bytes()) {
         BLKFERRY_TRY_ASSIGN(const PointReader::Range range, reader.range(result.bytes));

@@ -63,4 +63,14 @@ BOOST_AUTO_TEST_CASE(sha256_golden) {
     BOOST_TEST(hex(sha256(raw("abc"))) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
+BOOST_AUTO_TEST_CASE(sha256_in_pieces) {
+    Sha256Stream empty;
+    BOOST_TEST(hex(empty.value()) == hex(sha256({})));
+    Sha256Stream pieces;
+    pieces.add(raw("a"));
+    pieces.add({});
+    pieces.add(raw("bc"));
+    BOOST_TEST(hex(pieces.value()) == hex(sha256(raw("abc"))));
+}
+
 BOOST_AUTO_TEST_SUITE_END()

@@ -149,8 +149,53 @@ BOOST_AUTO_TEST_CASE(verify_makes_digests_and_then_compares_them) {
     BOOST_REQUIRE(spoiled);
     v = call(request);
     BOOST_TEST(v["equal"] == false);
-    BOOST_TEST(v["differing_bytes"].get<std::uint64_t>() > 0U);
-    BOOST_TEST(v["ranges"].size() == 1U);
+    // One byte was spoiled in each chunk file: of each chunk the range that holds it is told, and nothing else.
+    constexpr std::uint64_t range = 64 << 10;
+    constexpr std::uint64_t chunk = 1 << 20;
+    const std::uint64_t chunks = disk_sectors * 512 / chunk;
+    BOOST_TEST(v["differing_bytes"] == chunks * range);
+    BOOST_REQUIRE(v["ranges"].size() == chunks);
+    for (std::uint64_t i = 0; i < chunks; ++i) {
+        BOOST_TEST(v["ranges"][i]["offset"] == i * chunk);
+        BOOST_TEST(v["ranges"][i]["bytes"] == range);
+    }
+    // Without the range digests, or with damaged ones, the verdict stays and only the place is unknown.
+    const auto proof = store::Store::source_dir(options.store_dir, "web-1") / "proofs" / "p1.000";
+    BOOST_REQUIRE(fs::exists(proof));
+    fs::resize_file(proof, fs::file_size(proof) - 1);
+    v = call(request);
+    BOOST_TEST(v["equal"] == false);
+    BOOST_REQUIRE(v["ranges"].size() == 1U);
+    BOOST_TEST(v["ranges"][0]["bytes"] == disk_sectors * 512);
+}
+
+BOOST_AUTO_TEST_CASE(proofs_of_removed_points_go) {
+    Client c = with_points(2);
+    (void)call({{"cmd", "verify_point"}, {"source", "web-1"}, {"point", "p1"}});
+    const auto proofs = store::Store::source_dir(options.store_dir, "web-1") / "proofs";
+    BOOST_TEST(std::filesystem::exists(proofs / "p1.000"));
+    (void)call({{"cmd", "point_delete"}, {"source", "web-1"}, {"point", "p1"}});
+    (void)call({{"cmd", "verify_point"}, {"source", "web-1"}, {"point", "p2"}});
+    BOOST_TEST(!std::filesystem::exists(proofs / "p1.000"));
+    BOOST_TEST(std::filesystem::exists(proofs / "p2.000"));
+}
+
+BOOST_AUTO_TEST_CASE(a_point_costs_the_chunks_that_only_it_sees) {
+    // Each point rewrites chunk 0; all other chunks are shared by all. What the newest sees is staging's as well.
+    Client c = with_points(3);
+    const auto own = [&](std::size_t i) {
+        return call({{"cmd", "points"}, {"source", "web-1"}})["points"][i]["bytes"].get<std::uint64_t>();
+    };
+    const std::uint64_t chunk = options.store.source.applier.chunk_bytes;
+    for (std::size_t i = 0; i < 2; ++i) {
+        BOOST_TEST(own(i) > 0U);
+        BOOST_TEST(own(i) <= chunk);
+    }
+    BOOST_TEST(own(2) == 0U);
+    (void)call({{"cmd", "point_delete"}, {"source", "web-1"}, {"point", "p2"}});
+    BOOST_TEST(own(0) > 0U);
+    BOOST_TEST(own(0) <= chunk);
+    BOOST_TEST(own(1) == 0U);
 }
 
 BOOST_AUTO_TEST_CASE(export_writes_a_new_file) {

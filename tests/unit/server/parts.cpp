@@ -7,12 +7,40 @@
 #include "server/admission.hpp"
 #include "server/configure.hpp"
 #include "server/log.hpp"
+#include "server/range_digests.hpp"
 #include "server/worker_pool.hpp"
 
 using namespace blkferry;
 using namespace blkferry::server;
 
 BOOST_AUTO_TEST_SUITE(parts)
+
+BOOST_AUTO_TEST_CASE(range_digests_are_bounded_and_damage_is_refused) {
+    BOOST_TEST(range_bytes_of(0) == 65536U);
+    BOOST_TEST(range_bytes_of(4ULL << 30) == 65536U);
+    BOOST_TEST(range_bytes_of((4ULL << 30) + 1) == 131072U);
+    BOOST_TEST(range_bytes_of(1ULL << 50) == 1ULL << 34);
+    RangeDigests d{.image_bytes = 200'000, .range_bytes = 65536, .whole = sha256({}), .digests = {1, 2, 3, 4}};
+    const auto data = encode(d);
+    const auto back = decode_range_digests(data);
+    BOOST_REQUIRE(back.has_value());
+    BOOST_TEST((*back == d));
+    for (std::size_t i = 0; i < data.size(); ++i) {
+        auto spoiled = data;
+        spoiled[i] ^= std::byte{1};
+        BOOST_TEST(!decode_range_digests(spoiled).has_value());
+        BOOST_TEST(!decode_range_digests(std::span(data).first(i)).has_value());
+    }
+    d.digests.push_back(5);
+    BOOST_TEST(!decode_range_digests(encode(d)).has_value());
+    RangeDigests other = *back;
+    other.digests = {1, 9, 9, 9};
+    using Range = RangeDigests::Range;
+    BOOST_TEST((back->differing(other) == std::vector<Range>{{65536, 200'000 - 65536}}));
+    other.digests = {9, 2, 9, 4};
+    BOOST_TEST((back->differing(other) == std::vector<Range>{{0, 65536}, {131072, 65536}}));
+    BOOST_TEST(back->differing(*back).empty());
+}
 
 BOOST_AUTO_TEST_CASE(every_key_of_the_file_has_an_effect) {
     const auto config = config::parse_server(
