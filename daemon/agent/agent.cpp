@@ -43,7 +43,7 @@ BatchLimits limits_of(const config::AgentConfig& c) {
 
 }  // namespace
 
-Agent::Agent(loop::Loop& loop, AgentOptions options, config::AgentConfig config, Log& log)
+Agent::Agent(loop::Loop& loop, AgentOptions options, config::AgentConfig config, service::Log& log)
     : loop_(loop),
       options_(std::move(options)),
       config_(std::move(config)),
@@ -92,9 +92,9 @@ Result<void> Agent::start() {
     work_timer_ = loop_.after(0, [this] { work(); });
     work_timer_.stop();
     ticker_ = loop_.every(tick_ns, [this] { tick(); });
-    log_.info(fmt::format("source={} event=start version={} source_id={} disks={} module={} load_id={}", config_.source,
-                          BLKFERRY_VERSION, registry_->source_id().str(), registry_->disks().size(), info.version,
-                          load_id_.str()));
+    log_.info("source={} event=start version={} source_id={} disks={} module={} load_id={}", config_.source,
+              BLKFERRY_VERSION, registry_->source_id().str(), registry_->disks().size(), info.version,
+              load_id_.str());
     attach_all();
     update_state();
     return {};
@@ -110,9 +110,9 @@ Result<config::Changes> Agent::reload() {
     shipper_.set_limits(limits_of(config_));
     resync_options_.queue_depth = std::max<std::size_t>(config_.resync_queue_depth, 1);
     resync_options_.read_bytes = std::max<std::size_t>(config_.resync_block_bytes, 4096);
-    log_.set_level(config_.log_level);
-    log_.info(fmt::format("source={} event=reload changed={} bandwidth={}", config_.source, changes.changed.size(),
-                          config::format_rate(config_.bandwidth)));
+    log_.set_level(service::level_of(config_.log_level));
+    log_.info("source={} event=reload changed={} bandwidth={}", config_.source, changes.changed.size(),
+              config::format_rate(config_.bandwidth));
     work_soon();
     return changes;
 }
@@ -239,8 +239,8 @@ void Agent::update_state() {
     else if (next == SourceState::stalled)
         cause = stall_cause();
     if (next != state_ || (next == SourceState::stalled && cause != cause_))
-        log_.info(fmt::format("source={} event=state state={} before={}{}", config_.source, to_string(next), to_string(state_),
-                              cause.empty() ? "" : " cause=" + quote_value(cause)));
+        log_.info("source={} event=state state={} before={}{}", config_.source, to_string(next), to_string(state_),
+                  cause.empty() ? "" : " cause=" + service::quote(cause));
     state_ = next;
     cause_ = std::move(cause);
     if (state_ == SourceState::creating_snapshot)
@@ -256,19 +256,19 @@ void Agent::first_point() {
         point_asked_ = false;
         point_retry_ns_ = loop::Loop::now_ns() + point_retry_ns;
         if (!r) {
-            log_.warn(fmt::format("source={} event=first_point error={}", config_.source, quote_value(r.error().text)));
+            log_.warn("source={} event=first_point error={}", config_.source, service::quote(r.error().text));
             return;
         }
-        log_.info(fmt::format("source={} event=first_point point={} mark={}", config_.source, r->name, r->mark));
+        log_.info("source={} event=first_point point={} mark={}", config_.source, r->name, r->mark);
         if (auto saved = registry_->set_first_point(true); !saved)
-            log_.error(fmt::format("source={} event=registry error={}", config_.source, quote_value(saved.error().text)));
+            log_.error("source={} event=registry error={}", config_.source, service::quote(saved.error().text));
         update_state();
     });
     work_soon();
 }
 
 Result<void> Agent::lose_tracking(const std::string& why) {
-    log_.error(fmt::format("source={} event=tracking_lost reason={}", config_.source, quote_value(why)));
+    log_.error("source={} event=tracking_lost reason={}", config_.source, service::quote(why));
     // The maps first: they are what counts if this process ends here.
     for (const auto& m : members_)
         BLKFERRY_TRY(m->resync->demand_rescan(why));
@@ -318,9 +318,9 @@ Result<void> Agent::on_welcome(const proto::Welcome& w) {
         const DiskPlan plan = plan_disk({it->known, same_load, it->attach_id, m->disk.geometry().attach_id,
                                          m->disk.record.sync_attach, went_back});
         plans.push_back({m->resync.get(), {plan, it->known}});
-        log_.info(fmt::format("disk={} event=plan plan={} known={} synced={} epoch_seq={}", m->disk.name,
-                              plan == DiskPlan::carry_on ? "carry-on" : plan == DiskPlan::whole_initial ? "initial" : "rescan",
-                              it->known, it->synced, it->epoch_seq));
+        log_.info("disk={} event=plan plan={} known={} synced={} epoch_seq={}", m->disk.name,
+                  plan == DiskPlan::carry_on ? "carry-on" : plan == DiskPlan::whole_initial ? "initial" : "rescan",
+                  it->known, it->synced, it->epoch_seq);
         // The replica is not synced although the maps say that nothing is missing: an epoch ended badly unseen.
         const auto st = m->disk.ring->status();
         if (plan == DiskPlan::carry_on && !it->synced && it->epoch_seq == 0 && st.state == capture::DiskState::ring &&
@@ -348,8 +348,8 @@ Result<void> Agent::on_welcome(const proto::Welcome& w) {
     acked_mark_ = w.durable_mark;
     acked_load_ = load_id_;
     lost_text_.clear();
-    log_.info(fmt::format("source={} event=session server={} session={} durable_batch={} durable_mark={} from={}", config_.source,
-                          quote_value(session_->server_name()), w.session, w.durable_batch, w.durable_mark, from));
+    log_.info("source={} event=session server={} session={} durable_batch={} durable_mark={} from={}", config_.source,
+              service::quote(session_->server_name()), w.session, w.durable_batch, w.durable_mark, from);
     work_soon();
     return {};
 }
@@ -378,7 +378,7 @@ void Agent::on_heartbeat(const proto::Heartbeat& heartbeat) {
     server_ = heartbeat;
     server_heard_ = true;
     if (auto r = registry_->set_first_point(heartbeat.points > 0); !r)
-        log_.error(fmt::format("source={} event=registry error={}", config_.source, quote_value(r.error().text)));
+        log_.error("source={} event=registry error={}", config_.source, service::quote(r.error().text));
 }
 
 proto::Heartbeat Agent::make_heartbeat() {
@@ -401,8 +401,8 @@ void Agent::on_lost(const Error& why) {
         verify_->session_ended();
     flushed_ = false;
     if (why.text != lost_text_)
-        log_.warn(fmt::format("source={} event=disconnected server={} code={} error={}", config_.source, config_.server.str(),
-                              to_string(why.code), quote_value(why.text)));
+        log_.warn("source={} event=disconnected server={} code={} error={}", config_.source, config_.server.str(),
+                  to_string(why.code), service::quote(why.text));
     lost_text_ = why.text;
     update_state();
 }
@@ -445,7 +445,7 @@ void Agent::tracking_broken(const Error& why) {
     for (const auto& m : members_)
         reattach_ = reattach_ || m->disk.ring->bad();
     if (auto r = lose_tracking(why.text); !r)
-        log_.error(fmt::format("source={} event=mark_dirty error={}", config_.source, quote_value(r.error().text)));
+        log_.error("source={} event=mark_dirty error={}", config_.source, service::quote(r.error().text));
     tracking_lost_ = true;
 }
 

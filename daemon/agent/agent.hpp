@@ -10,7 +10,6 @@
 
 #include "agent/compare.hpp"
 #include "agent/disk.hpp"
-#include "agent/log.hpp"
 #include "agent/points.hpp"
 #include "agent/rates.hpp"
 #include "agent/read_pool.hpp"
@@ -25,6 +24,7 @@
 #include "config/config.hpp"
 #include "control/server.hpp"
 #include "loop/loop.hpp"
+#include "service/log.hpp"
 #include "tls/context.hpp"
 
 namespace blkferry::agent {
@@ -39,7 +39,7 @@ struct AgentOptions {
 /// The daemon: its disks, its session, and what its operator asks. One thread (the loop's) but for the pool.
 class Agent final : public SessionHost, public ShipperObserver {
 public:
-    Agent(loop::Loop& loop, AgentOptions options, config::AgentConfig config, Log& log);
+    Agent(loop::Loop& loop, AgentOptions options, config::AgentConfig config, service::Log& log);
     Agent(const Agent&) = delete;
     Agent& operator=(const Agent&) = delete;
     ~Agent() override;
@@ -134,7 +134,7 @@ private:
     loop::Loop& loop_;
     AgentOptions options_;
     config::AgentConfig config_;
-    Log& log_;
+    service::Log& log_;
     ResyncOptions resync_options_;
     WorkerPool pool_;
     loop::TokenBucket bucket_;

@@ -227,7 +227,7 @@ void Agent::command_throttle(const Json& request, Reply reply) {
             bucket_.set_rate(rate, loop::Loop::now_ns());
             config_.bandwidth = rate;
             rates_.forget_drain();
-            log_.info(fmt::format("source={} event=throttle bandwidth={}", config_.source, config::format_rate(rate)));
+            log_.info("source={} event=throttle bandwidth={}", config_.source, config::format_rate(rate));
             session_->kick();
         }
         return Json{{"rate_bytes", rate}};
@@ -265,8 +265,8 @@ void Agent::command_verify(const Json& request, Reply reply) {
             Json ranges = Json::array();
             for (const auto& range : r->ranges)
                 ranges.push_back({{"device", range.device}, {"offset", range.offset}, {"bytes", range.bytes}});
-            log_.info(fmt::format("source={} event=verified compared_bytes={} differing_bytes={} unsettled_bytes={}",
-                                  config_.source, r->compared_bytes, r->differing_bytes, r->unsettled_bytes));
+            log_.info("source={} event=verified compared_bytes={} differing_bytes={} unsettled_bytes={}",
+                      config_.source, r->compared_bytes, r->differing_bytes, r->unsettled_bytes);
             shared->done({{"equal", r->differing_bytes == 0 && r->unsettled_bytes == 0},
                           {"compared_bytes", r->compared_bytes},
                           {"differing_bytes", r->differing_bytes},
@@ -290,7 +290,7 @@ void Agent::command_verify(const Json& request, Reply reply) {
 void Agent::command_pause(bool paused, Reply reply) {
     paused_ = paused;
     shipper_.set_paused(paused);
-    log_.info(fmt::format("source={} event={}", config_.source, paused ? "pause" : "resume"));
+    log_.info("source={} event={}", config_.source, paused ? "pause" : "resume");
     update_state();
     work_soon();
     reply.done({{"paused", paused}});

@@ -53,7 +53,7 @@ ResyncParts Agent::resync_parts() {
     return {loop_,       *tracker_, *registry_,
             shipper_,    read_pool_, hashes_,
             resync_options_,
-            [this](bool warning, const std::string& line) { warning ? log_.warn(line) : log_.info(line); },
+            [this](bool warning, const std::string& line) { warning ? log_.warn("{}", line) : log_.info("{}", line); },
             [this] { work_soon(); }};
 }
 
@@ -73,7 +73,7 @@ void Agent::attach_all() {
         }
         const auto before = std::ranges::find(missing_, record.slot, [](const Missing& m) { return m.record.slot; });
         if (before == missing_.end() || before->why != r.error().text)
-            log_.error(fmt::format("disk={} event=attach error={}", record.identity.name, quote_value(r.error().text)));
+            log_.error("disk={} event=attach error={}", record.identity.name, service::quote(r.error().text));
         missing.push_back({record, std::move(r).error().text});
     }
     missing_ = std::move(missing);
@@ -111,9 +111,9 @@ Result<void> Agent::attach(const ProtectedDisk& record, const std::vector<BlockD
                               work_soon();
                           });
     shipper_.add_ring(record.slot, m->disk.ring);
-    log_.info(fmt::format("disk={} event=attached slot={} device={} state={} size_bytes={} identity={}", m->disk.name,
-                          record.slot, m->disk.path, capture::to_string(m->disk.ring->status().state),
-                          m->disk.geometry().nr_sectors * sector_bytes, quote_value(d.identity.str())));
+    log_.info("disk={} event=attached slot={} device={} state={} size_bytes={} identity={}", m->disk.name,
+              record.slot, m->disk.path, capture::to_string(m->disk.ring->status().state),
+              m->disk.geometry().nr_sectors * sector_bytes, service::quote(d.identity.str()));
     members_.push_back(std::move(m));
     std::ranges::sort(members_, {}, [](const auto& x) { return x->disk.slot(); });
     return {};
@@ -134,8 +134,8 @@ Result<capture::DiskInfo> Agent::attach_device(std::uint64_t dev) {
         // falls back to the dirty map earlier.
         if (info || info.error().sys_errno != ENOMEM || bytes / 2 < ring_bytes_min)
             return info;
-        log_.warn(fmt::format("device={}:{} event=ring_reduced bytes={} error={}", dev >> 32, dev & 0xffffffffU, bytes / 2,
-                              quote_value(info.error().text)));
+        log_.warn("device={}:{} event=ring_reduced bytes={} error={}", dev >> 32, dev & 0xffffffffU, bytes / 2,
+                  service::quote(info.error().text));
     }
 }
 
@@ -145,7 +145,7 @@ Result<capture::Ring> Agent::open_ring(capture::DiskInfo& info) {
     auto ring = capture::Ring::open(std::move(memory));
     if (ring)
         return ring;
-    log_.error(fmt::format("disk={} event=bad_ring error={}", info.name, quote_value(ring.error().text)));
+    log_.error("disk={} event=bad_ring error={}", info.name, service::quote(ring.error().text));
     BLKFERRY_TRY(tracker_->detach(info.disk));
     BLKFERRY_TRY_ASSIGN(info, attach_device(info.dev));
     BLKFERRY_TRY_ASSIGN(memory, tracker_->open_ring(info.disk));
@@ -166,8 +166,8 @@ void Agent::detach(std::uint16_t slot, bool from_module) {
         m->disk.reader->cancel();
     if (from_module)
         if (auto r = tracker_->detach(m->disk.id); !r)
-            log_.warn(fmt::format("disk={} event=detach error={}", m->disk.name, quote_value(r.error().text)));
-    log_.info(fmt::format("disk={} event=detached slot={}", m->disk.name, slot));
+            log_.warn("disk={} event=detach error={}", m->disk.name, service::quote(r.error().text));
+    log_.info("disk={} event=detached slot={}", m->disk.name, slot);
 }
 
 Result<void> Agent::reattach_all() {
@@ -184,7 +184,7 @@ void Agent::tracker_events() {
     if (!events) {
         if (events.error().code == Errc::closed) {
             events_.reset();
-            log_.error(fmt::format("source={} event=tracker_closed error={}", config_.source, quote_value(events.error().text)));
+            log_.error("source={} event=tracker_closed error={}", config_.source, service::quote(events.error().text));
             failed_ = true;
             loop_.stop();
         }
@@ -195,7 +195,7 @@ void Agent::tracker_events() {
         if (it == members_.end())
             continue;
         if (e.kind == BLKFERRY_EV_GONE || e.kind == BLKFERRY_EV_RESIZED)
-            log_.warn(fmt::format("disk={} event={}", (*it)->disk.name, e.kind == BLKFERRY_EV_GONE ? "gone" : "resized"));
+            log_.warn("disk={} event={}", (*it)->disk.name, e.kind == BLKFERRY_EV_GONE ? "gone" : "resized");
     }
     work_soon();
 }

@@ -9,9 +9,9 @@
 #include <fmt/format.h>
 
 #include "agent/agent.hpp"
-#include "agent/log.hpp"
-#include "agent/notify.hpp"
 #include "loop/signals.hpp"
+#include "service/log.hpp"
+#include "service/notify.hpp"
 
 namespace {
 
@@ -25,23 +25,23 @@ int usage_error(const Error& error) {
     return exit_usage;
 }
 
-void handle_signal(int signal, agent::Agent& agent, loop::Loop& loop, agent::Log& log) {
+void handle_signal(int signal, agent::Agent& agent, loop::Loop& loop, service::Log& log) {
     if (signal != SIGHUP) {
-        log.info(fmt::format("event=stop signal={}", signal));
-        agent::notify::stopping();
+        log.info("event=stop signal={}", signal);
+        service::notify::stopping();
         loop.stop();
         return;
     }
-    agent::notify::reloading();
+    service::notify::reloading();
     if (auto r = agent.reload(); !r)
-        log.error(fmt::format("event=reload error={}", agent::quote_value(r.error().text)));
-    agent::notify::ready();
+        log.error("event=reload error={}", service::quote(r.error().text));
+    service::notify::ready();
 }
 
 /// Runs until a signal ends it. What is in the rings stays there: there is nothing to flush.
-int run(agent::AgentOptions options, const config::AgentConfig& config, agent::Log& log) {
+int run(agent::AgentOptions options, const config::AgentConfig& config, service::Log& log) {
     const auto failed = [&](const Error& error) {
-        log.error(fmt::format("event=start error={}", agent::quote_value(error.text)));
+        log.error("event=start error={}", service::quote(error.text));
         return exit_failure;
     };
     auto loop = loop::Loop::create({.single_thread = true});
@@ -59,11 +59,11 @@ int run(agent::AgentOptions options, const config::AgentConfig& config, agent::L
     if (auto r = agent.start(); !r)
         return failed(r.error());
     running = &agent;
-    agent::notify::ready();
+    service::notify::ready();
     loop::Timer watchdog;
-    if (const std::uint64_t interval = agent::notify::watchdog_interval_ns(); interval != 0)
-        watchdog = (*loop)->every(interval, [] { agent::notify::watchdog(); });
-    const loop::Timer status = (*loop)->every(2'000'000'000, [&] { agent::notify::status(agent.status_line()); });
+    if (const std::uint64_t interval = service::notify::watchdog_interval_ns(); interval != 0)
+        watchdog = (*loop)->every(interval, [] { service::notify::watchdog(); });
+    const loop::Timer status = (*loop)->every(2'000'000'000, [&] { service::notify::status(agent.status_line()); });
     if (auto r = (*loop)->run(); !r)
         return failed(r.error());
     running = nullptr;
@@ -98,7 +98,7 @@ int main(int argc, char** argv) {
         return usage_error(config.error());
     if (check)
         return 0;
-    agent::Log log;
-    log.set_level(config->log_level);
-    return run(std::move(options), *config, log);
+    const auto log = service::make_stderr_log("blkferry-agent");
+    log->set_level(service::level_of(config->log_level));
+    return run(std::move(options), *config, *log);
 }

@@ -7,7 +7,6 @@
 /// Every maximum that a peer may ask for. Nothing is allocated by a size from the wire beyond these.
 namespace blkferry::proto {
 
-inline constexpr std::uint16_t default_port = 1500;
 inline constexpr unsigned protocol_version = 1;
 
 inline constexpr std::size_t frame_header_bytes = 48;

@@ -13,28 +13,20 @@
 #include "loop/loop.hpp"
 #include "loop/signals.hpp"
 #include "server/configure.hpp"
-#include "server/log.hpp"
-#include "server/notify.hpp"
 #include "server/server.hpp"
+#include "service/log.hpp"
+#include "service/notify.hpp"
 
 /// blkferry-server: reads its configuration, runs the server until SIGTERM or SIGINT, reloads on SIGHUP.
 /// Exit status: 0 stopped as asked, 1 could not start or go on, 2 bad command line or configuration.
 namespace blkferry::server {
 namespace {
 
+namespace notify = service::notify;
+
 constexpr int exit_failed = 1;
 constexpr int exit_usage = 2;
 constexpr rlim_t descriptors_wanted = 65536;
-
-Level level_of(config::LogLevel level) noexcept {
-    switch (level) {
-        case config::LogLevel::error: return Level::error;
-        case config::LogLevel::warning: return Level::warn;
-        case config::LogLevel::info: return Level::info;
-        case config::LogLevel::debug: return Level::debug;
-    }
-    return Level::info;
-}
 
 /// Descriptors: as many as the system lets us have, up to what thousands of connections and chunk files need.
 void raise_limits(Log& log) {
@@ -75,8 +67,8 @@ Result<void> Daemon::run() {
     raise_limits(log_);
     BLKFERRY_TRY_ASSIGN(server_, Server::create(*loop_, clock_, log_, options_of(config_)));
     server_->on_reload = [this] { return reload(); };
-    if (const std::uint64_t interval = notify::watchdog_ns(); interval > 0)
-        watchdog_ = loop_->every(interval / 3, [] { notify::watchdog(); });
+    if (const std::uint64_t interval = notify::watchdog_interval_ns(); interval > 0)
+        watchdog_ = loop_->every(interval, [] { notify::watchdog(); });
     notify::ready(fmt::format("{} sources", server_->replicas().size()));
     auto result = loop_->run();
     server_.reset();
@@ -118,7 +110,7 @@ Result<std::pair<std::vector<std::string>, std::vector<std::string>>> Daemon::re
     config::take_over(next, fresh);
     BLKFERRY_TRY(server_->reconfigure(options_of(next)));
     config_ = std::move(next);
-    log_.set_level(level_of(config_.log_level));
+    log_.set_level(service::level_of(config_.log_level));
     log_.info("server=- event=reloaded changed={} needs_restart={}", quote(fmt::format("{}", fmt::join(changes.changed, ","))),
               quote(fmt::format("{}", fmt::join(changes.needs_restart, ","))));
     return std::pair(std::move(changes.changed), std::move(changes.needs_restart));
@@ -162,8 +154,8 @@ int run(int argc, char** argv) {
         return r ? 0 : exit_usage;
     }
     (void)std::signal(SIGPIPE, SIG_IGN);
-    const auto log = make_stderr_log();
-    log->set_level(level_of(config->log_level));
+    const auto log = service::make_stderr_log("blkferry-server");
+    log->set_level(service::level_of(config->log_level));
     Daemon daemon(file, *config, *log);
     if (const auto r = daemon.run(); !r) {
         log->error("server=- event=failed code={} error={}", to_string(r.error().code), quote(r.error()));

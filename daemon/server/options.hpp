@@ -8,10 +8,15 @@
 
 #include "proto/limits.hpp"
 #include "server/admission.hpp"
+#include "service/log.hpp"
 #include "store/store.hpp"
 #include "tls/context.hpp"
 
 namespace blkferry::server {
+
+using service::Level;
+using service::Log;
+using service::quote;
 
 /// What the daemon is told (by its configuration file, or by a test).
 struct ServerOptions {

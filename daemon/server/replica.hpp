@@ -14,7 +14,6 @@
 #include "proto/control.hpp"
 #include "proto/handshake.hpp"
 #include "proto/hashing.hpp"
-#include "server/log.hpp"
 #include "server/options.hpp"
 #include "server/session.hpp"
 #include "server/worker_pool.hpp"

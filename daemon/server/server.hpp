@@ -11,7 +11,6 @@
 #include "base/clock.hpp"
 #include "server/admission.hpp"
 #include "server/listener.hpp"
-#include "server/log.hpp"
 #include "server/options.hpp"
 #include "server/replica.hpp"
 #include "server/session.hpp"

@@ -6,7 +6,6 @@
 
 #include "server/admission.hpp"
 #include "server/configure.hpp"
-#include "server/log.hpp"
 #include "server/range_digests.hpp"
 #include "server/worker_pool.hpp"
 
@@ -105,17 +104,6 @@ BOOST_AUTO_TEST_CASE(admission_counts_and_names_its_limits) {
     r = a.enter("w");
     BOOST_REQUIRE(!r);
     BOOST_TEST(r.error().text == "limit of 3 connections in handshake reached");
-}
-
-BOOST_AUTO_TEST_CASE(log_values_cannot_forge_lines) {
-    BOOST_TEST(quote("plain-1.2:3/x") == "plain-1.2:3/x");
-    BOOST_TEST(quote("") == "\"\"");
-    BOOST_TEST(quote("a b") == "\"a b\"");
-    BOOST_TEST(quote("a\nlevel=error x=\"y\\") == "\"a\\x0alevel=error x=\\\"y\\\\\"");
-    BOOST_TEST(quote(std::string(2000, 'a')).size() < 600U);
-    for (const Level l : {Level::debug, Level::info, Level::warn, Level::error})
-        BOOST_TEST((parse_level(to_string(l)).value() == l));
-    BOOST_TEST(!parse_level("loud"));
 }
 
 BOOST_AUTO_TEST_CASE(worker_pool_runs_in_order_and_drops_on_destruction) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/log.hpp"
+#include "service/log.hpp"
 
 #include <algorithm>
 #include <array>
@@ -8,7 +8,7 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
-namespace blkferry::server {
+namespace blkferry::service {
 
 std::string_view to_string(Level level) noexcept {
     switch (level) {
@@ -20,20 +20,23 @@ std::string_view to_string(Level level) noexcept {
     return "unknown";
 }
 
-Result<Level> parse_level(std::string_view text) {
-    for (const Level l : {Level::debug, Level::info, Level::warn, Level::error})
-        if (text == to_string(l))
-            return l;
-    return fail(Errc::invalid, fmt::format("'{}' is not a log level; use debug, info, warn or error", text.substr(0, 32)));
+Level level_of(config::LogLevel level) noexcept {
+    switch (level) {
+        case config::LogLevel::error: return Level::error;
+        case config::LogLevel::warning: return Level::warn;
+        case config::LogLevel::info: return Level::info;
+        case config::LogLevel::debug: return Level::debug;
+    }
+    return Level::info;
 }
 
 namespace {
 
 class StderrLog final : public Log {
 public:
-    StderrLog()
+    explicit StderrLog(std::string_view program)
         : systemd_(std::getenv("JOURNAL_STREAM") != nullptr),
-          logger_("blkferry-server", std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
+          logger_(std::string(program), std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
         logger_.set_level(spdlog::level::trace);
         logger_.set_pattern(systemd_ ? "%v" : "%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
         logger_.flush_on(spdlog::level::trace);
@@ -56,8 +59,8 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Log> make_stderr_log() {
-    return std::make_unique<StderrLog>();
+std::unique_ptr<Log> make_stderr_log(std::string_view program) {
+    return std::make_unique<StderrLog>(program);
 }
 
 std::string quote(std::string_view text) {
@@ -80,4 +83,4 @@ std::string quote(std::string_view text) {
     return out + (text.size() > bytes_max ? "...\"" : "\"");
 }
 
-}  // namespace blkferry::server
+}  // namespace blkferry::service

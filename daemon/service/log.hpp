@@ -11,14 +11,15 @@
 #include <fmt/format.h>
 
 #include "base/result.hpp"
+#include "config/config.hpp"
 
-namespace blkferry::server {
+namespace blkferry::service {
 
 enum class Level : std::uint8_t { debug, info, warn, error };
 
 [[nodiscard]] std::string_view to_string(Level level) noexcept;
-/// "debug", "info", "warn" or "error".
-[[nodiscard]] Result<Level> parse_level(std::string_view text);
+/// What `log_level` of the configuration stands for.
+[[nodiscard]] Level level_of(config::LogLevel level) noexcept;
 
 /// Where the daemon's lines go: key=value, object first. Thread-safe.
 class Log {
@@ -56,7 +57,7 @@ private:
 };
 
 /// Lines on stderr; under systemd with the priority prefix of its journal instead of time and level.
-[[nodiscard]] std::unique_ptr<Log> make_stderr_log();
+[[nodiscard]] std::unique_ptr<Log> make_stderr_log(std::string_view program);
 
 /// A value for key=value: as it is if it is plain, else in double quotes with \" \\ and \xNN, cut after 512 bytes. Texts of
 /// peers go through this, so that they cannot forge lines.
@@ -65,4 +66,4 @@ private:
     return quote(error.text);
 }
 
-}  // namespace blkferry::server
+}  // namespace blkferry::service

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/notify.hpp"
+#include "service/notify.hpp"
 
 #include <ctime>
 
 #include <fmt/format.h>
 #include <systemd/sd-daemon.h>
 
-namespace blkferry::server::notify {
+namespace blkferry::service::notify {
 
-void ready(const std::string& text) {
-    (void)sd_notify(0, fmt::format("READY=1\nSTATUS={}", text).c_str());
+void ready(std::string_view status) {
+    (void)sd_notify(0, status.empty() ? "READY=1" : fmt::format("READY=1\nSTATUS={}", status).c_str());
 }
 
-void status(const std::string& text) {
+void status(std::string_view text) {
     (void)sd_notify(0, fmt::format("STATUS={}", text).c_str());
 }
 
@@ -30,9 +30,9 @@ void watchdog() {
     (void)sd_notify(0, "WATCHDOG=1");
 }
 
-std::uint64_t watchdog_ns() {
+std::uint64_t watchdog_interval_ns() {
     std::uint64_t usec = 0;
-    return sd_watchdog_enabled(0, &usec) > 0 ? usec * 1000 : 0;
+    return sd_watchdog_enabled(0, &usec) > 0 ? usec * 1000 / 3 : 0;
 }
 
-}  // namespace blkferry::server::notify
+}  // namespace blkferry::service::notify
