@@ -62,7 +62,7 @@ demo: deps  ## replicate a live guest and prove the recovery point equal
 	@tests/demo/run
 
 .PHONY: lint
-lint: deps  ## shellcheck and licence lines
+lint: deps  ## shellcheck, cppcheck and licence lines
 	@python3 tests/suites.py lint
 
 .PHONY: clean
