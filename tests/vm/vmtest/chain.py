@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from .paths import BUILD, VmError
+from .vm import free_port
 
 SOURCE = "guest"
 
@@ -32,13 +33,6 @@ def program(name: str) -> str:
     if not path.exists():
         raise VmError(f"{path} is not built: run make")
     return str(path)
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:

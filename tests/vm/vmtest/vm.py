@@ -10,6 +10,7 @@ import ctypes
 import dataclasses
 import os
 import queue
+import random
 import re
 import signal
 import socket
@@ -45,10 +46,18 @@ def die_with_parent() -> None:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of the loopback that nobody has, below the range that clients get theirs from.
+
+    In that range a client (even one that dials this very port) could take it while its server is restarted.
+    """
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def disk_device(disk: Disk) -> str:
