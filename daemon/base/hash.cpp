@@ -10,9 +10,13 @@
 namespace blkferry {
 
 std::uint32_t crc32c(std::span<const std::byte> data) noexcept {
+    return crc32c(0, data);
+}
+
+std::uint32_t crc32c(std::uint32_t before, std::span<const std::byte> data) noexcept {
     // isa-l takes a non-const pointer but only reads.
     auto* p = const_cast<unsigned char*>(reinterpret_cast<const unsigned char*>(data.data()));
-    std::uint32_t crc = 0xffffffffU;
+    std::uint32_t crc = before ^ 0xffffffffU;
     constexpr std::size_t step = std::size_t{1} << 30;
     for (std::size_t at = 0; at < data.size(); at += step)
         crc = crc32_iscsi(p + at, static_cast<int>(data.size() - at < step ? data.size() - at : step), crc);

@@ -13,6 +13,8 @@ namespace blkferry {
 
 /// CRC-32C (Castagnoli) as in iSCSI: initial value and final xor are all ones. isa-l.
 [[nodiscard]] std::uint32_t crc32c(std::span<const std::byte> data) noexcept;
+/// Goes on from the checksum of what came before; 0 for nothing.
+[[nodiscard]] std::uint32_t crc32c(std::uint32_t before, std::span<const std::byte> data) noexcept;
 
 /// XXH3, 64 bits, seed 0. Finds accidents, not attackers. libxxhash.
 [[nodiscard]] std::uint64_t xxh3(std::span<const std::byte> data) noexcept;

@@ -131,20 +131,33 @@ void encode_frame(FrameType type, std::uint64_t batch, std::uint32_t index, std:
     std::ranges::copy(encode_header(h), out.begin() + static_cast<std::ptrdiff_t>(at));
 }
 
-Result<std::span<const std::byte>> decode_body(const FrameHeader& header, std::span<const std::byte> wire,
-                                               Decompressor& decompressor, std::vector<std::byte>& scratch) {
-    std::span<const std::byte> raw = wire;
-    if (wire.size() != header.wire_len)
+Result<void> verify_body(const FrameHeader& header, std::span<const std::byte> raw) {
+    if (raw.size() != header.raw_len)
         return fail(Errc::corrupt, "frame refused: body is shorter than its header says");
-    if (header.codec != Codec::none) {
-        scratch.resize(header.raw_len);
-        if (auto r = decompressor.decompress(header.codec, wire, scratch); !r)
-            return std::unexpected(std::move(r).error().with("frame refused"));
-        raw = scratch;
-    }
     if (xxh3(raw) != header.body_xxh3)
         return fail(Errc::corrupt, fmt::format("frame refused: {} body checksum is wrong", to_string(header.type)));
-    return raw;
+    return {};
+}
+
+Result<void> decode_body_into(const FrameHeader& header, std::span<const std::byte> wire, Decompressor& decompressor,
+                              std::span<std::byte> raw) {
+    BLKFERRY_ASSERT(header.codec != Codec::none && raw.size() == header.raw_len);
+    if (wire.size() != header.wire_len)
+        return fail(Errc::corrupt, "frame refused: body is shorter than its header says");
+    if (auto r = decompressor.decompress(header.codec, wire, raw); !r)
+        return std::unexpected(std::move(r).error().with("frame refused"));
+    return verify_body(header, raw);
+}
+
+Result<std::span<const std::byte>> decode_body(const FrameHeader& header, std::span<const std::byte> wire,
+                                               Decompressor& decompressor, std::vector<std::byte>& scratch) {
+    if (header.codec == Codec::none) {
+        BLKFERRY_TRY(verify_body(header, wire));
+        return wire;
+    }
+    scratch.resize(header.raw_len);
+    BLKFERRY_TRY(decode_body_into(header, wire, decompressor, scratch));
+    return scratch;
 }
 
 void FrameReader::feed(std::span<const std::byte> data) {

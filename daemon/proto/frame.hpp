@@ -74,6 +74,12 @@ void encode_frame(FrameType type, std::uint64_t batch, std::uint32_t index, std:
                                                              Decompressor& decompressor,
                                                              std::vector<std::byte>& scratch);
 
+/// Verifies an uncompressed body.
+[[nodiscard]] Result<void> verify_body(const FrameHeader& header, std::span<const std::byte> raw);
+/// Decompresses into `raw`, which has header.raw_len bytes, and verifies. For bodies that travelled compressed.
+[[nodiscard]] Result<void> decode_body_into(const FrameHeader& header, std::span<const std::byte> wire,
+                                            Decompressor& decompressor, std::span<std::byte> raw);
+
 /// Cuts a byte stream into frames. feed() appends received bytes; next() gives the next whole frame as views that stay
 /// valid until the next feed() or next(). A malformed header makes it bad for ever. Memory is bounded by one frame plus
 /// what one feed() brings.

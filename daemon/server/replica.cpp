@@ -2,6 +2,7 @@
 #include "server/replica.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include <fmt/format.h>
@@ -15,6 +16,10 @@ constexpr std::uint64_t reopen_ns_max = 30 * second_ns;
 constexpr std::size_t asks_max = 64;
 /// Below this only heartbeats come.
 constexpr std::uint64_t idle_bytes_per_s = 64U << 10;
+/// A connection that always has more is acknowledged each time that this much waits.
+constexpr std::uint64_t commit_bytes = 2U << 20;
+/// Of the journal, on their way to the disk; above it the connection waits.
+constexpr std::uint64_t writes_bytes_max = 4U << 20;
 
 /// Whether an error of SourceStore::take() is the store's own and not the peer's fault.
 bool is_store_error(const Error& e) noexcept {
@@ -74,8 +79,9 @@ void Replica::opened(Result<std::shared_ptr<store::SourceStore>> result) {
     const std::uint64_t age = points.empty() || points.back().made_ns > wall ? 0 : wall - points.back().made_ns;
     const std::uint64_t interval = around_.options.point_interval_ns;
     point_due_ns_ = around_.clock.monotonic_ns() + (points.empty() || age >= interval ? 0 : interval - age);
-    around_.log.info("source={} event=opened mark={} batch={} backlog_bytes={} points={}", name_, durable.mark,
-                     durable.batch, durable.position - store_->applied(), points.size());
+    around_.log.info("source={} event=opened mark={} batch={} backlog_bytes={} points={} journal_io={}", name_,
+                     durable.mark, durable.batch, durable.position - store_->applied(), points.size(),
+                     store_->journal_direct() ? "direct" : "buffered");
     if (session_ != nullptr) {
         Session& session = *std::exchange(session_, nullptr);
         if (const auto r = welcome(session, hello_); !r)
@@ -90,7 +96,8 @@ void Replica::fail_store(const Error& why) {
     if (store_)
         last_store_ = store_;
     store_.reset();
-    in_batch_ = commit_wanted_ = false;
+    in_batch_ = commit_wanted_ = writes_behind_ = false;
+    commit_.reset();
     asks_.clear();
     tasks_.clear();
     point_pending_ = false;
@@ -149,10 +156,8 @@ Result<void> Replica::welcome(Session& session, const proto::Hello& hello) {
         if (why.code == Errc::denied)
             around_.log.error("source={} event=alarm reason=identity address={} source_id={} error={}", name_,
                               session.peer(), hello.source_id.str(), quote(why));
-        if (is_store_error(why)) {
-            around_.log.error("source={} event=journal-failed error={}", name_, quote(why));
-            fail_store(why);
-        }
+        if (is_store_error(why))
+            journal_failed(why);
         return std::unexpected(why);
     }
     fence(session);
@@ -170,6 +175,7 @@ Result<void> Replica::welcome(Session& session, const proto::Hello& hello) {
     welcomed_ = true;
     session.ready();
     session.hold(false);
+    drained_ = true;
     session.send_message(proto::FrameType::welcome, *answer);
     for (const auto& [slot, result] : epoch_results_)
         session.send_message(proto::FrameType::epoch_result, result);
@@ -218,9 +224,8 @@ Result<void> Replica::receive_batch_frame(const proto::FrameReader::View& view) 
     if (!step) {
         const Error why = step.error();
         if (is_store_error(why)) {
-            around_.log.error("source={} event=journal-failed error={}", name_, quote(why));
             // The session is refused by it; this connection needs no second reason.
-            fail_store(why);
+            journal_failed(why);
             return {};
         }
         return std::unexpected(why);
@@ -251,6 +256,7 @@ Result<void> Replica::receive_ask(std::span<const std::byte> body) {
 }
 
 void Replica::drained() {
+    drained_ = session_ == nullptr || !session_->more_waits();
     commit();
     if (!asks_.empty())
         work();
@@ -258,40 +264,107 @@ void Replica::drained() {
 
 // ---- commit -----------------------------------------------------------------------------------------------------------
 
+void Replica::journal_failed(const Error& why) {
+    around_.log.error("source={} event=journal-failed error={}", name_, quote(why));
+    fail_store(why);
+}
+
+/// Writes what fills blocks, and begins a commit if one is wanted: at once when the connection has nothing more, else when
+/// a good deal waits, so that a busy source does not sync for each batch.
 void Replica::commit() {
-    if (!commit_wanted_ || commit_running_ || !store_)
+    if (!store_)
+        return;
+    write_out();
+    if (!commit_wanted_ || commit_ || (!drained_ && store_->uncommitted_bytes() < commit_bytes))
         return;
     commit_wanted_ = false;
     auto ticket = store_->begin_commit();
     if (!ticket) {
-        around_.log.error("source={} event=journal-failed error={}", name_, quote(ticket.error()));
-        fail_store(ticket.error());
+        journal_failed(ticket.error());
         return;
     }
     if (!*ticket)
         return;
-    commit_running_ = true;
-    const store::SyncTicket t = **ticket;
-    auto done = [weak = weak_from_this(), store = store_, t](std::int32_t result) {
-        if (const auto self = weak.lock())
-            self->committed(store, t, result);
-    };
-    if (t.fd >= 0)
-        around_.loop.fdatasync(t.fd, std::move(done)).detach();
-    else
-        around_.loop.post([t, done = std::move(done)]() mutable { done(t.file->sync() ? 0 : -EIO); });
+    commit_ = std::move(**ticket);
+    write_out();
+    sync();
 }
 
-void Replica::committed(const std::shared_ptr<store::SourceStore>& store, const store::SyncTicket& ticket, int sys_result) {
-    commit_running_ = false;
+void Replica::write_out() {
+    for (store::WriteTicket& ticket : store_->take_writes()) {
+        ++writes_;
+        submit_write(store_, std::move(ticket));
+    }
+    hold_by_writes();
+}
+
+void Replica::submit_write(std::shared_ptr<store::SourceStore> store, store::WriteTicket ticket) {
+    const int fd = ticket.file->fd();
+    const auto data = ticket.data;
+    const std::uint64_t offset = ticket.offset;
+    // The callback owns file and memory until the kernel is done with them.
+    around_.loop
+        .write(fd, data, offset,
+               [weak = weak_from_this(), store = std::move(store), ticket = std::move(ticket)](std::int32_t result) mutable {
+                   if (const auto self = weak.lock())
+                       self->wrote(store, std::move(ticket), result);
+               })
+        .detach();
+}
+
+void Replica::wrote(const std::shared_ptr<store::SourceStore>& store, store::WriteTicket ticket, int sys_result) {
+    const auto done = static_cast<std::size_t>(std::max(sys_result, 0)) / store::block_bytes * store::block_bytes;
+    if (store == store_ && (sys_result == -EINTR || sys_result == -EAGAIN || (done > 0 && done < ticket.data.size()))) {
+        ticket.data = ticket.data.subspan(done);
+        ticket.offset += done;
+        submit_write(store, std::move(ticket));
+        return;
+    }
+    --writes_;
     if (store != store_) {
         maybe_shut();
         return;  // it failed meanwhile
     }
-    const auto durable = store->end_commit(ticket, sys_result);
+    if (done != ticket.data.size() && sys_result >= 0)
+        sys_result = -ENOSPC;  // less than a block: no room for more
+    if (const auto r = store_->end_write(ticket.number, sys_result < 0 ? sys_result : 0); !r) {
+        journal_failed(r.error());
+        return;
+    }
+    hold_by_writes();
+    sync();
+    maybe_shut();
+}
+
+void Replica::sync() {
+    if (!commit_ || syncs_ > 0 || !store_->is_written(*commit_))
+        return;
+    sync_result_ = 0;
+    const auto files = commit_->files;
+    syncs_ = static_cast<unsigned>(files.size());
+    for (const auto& file : files)
+        around_.loop
+            .fdatasync(file->fd(),
+                       [weak = weak_from_this(), store = store_, file](std::int32_t result) {
+                           if (const auto self = weak.lock())
+                               self->synced(store, result);
+                       })
+            .detach();
+}
+
+void Replica::synced(const std::shared_ptr<store::SourceStore>& store, int sys_result) {
+    sync_result_ = std::min(sync_result_, sys_result);
+    if (--syncs_ > 0)
+        return;
+    if (store != store_) {
+        maybe_shut();
+        return;  // it failed meanwhile
+    }
+    const store::SyncTicket ticket = std::move(*commit_);
+    commit_.reset();
+    const auto durable = store->end_commit(ticket, sync_result_);
     if (!durable) {
-        around_.log.error("source={} event=journal-failed error={}", name_, quote(durable.error()));
-        fail_store(durable.error());
+        journal_failed(durable.error());
         return;
     }
     reopen_delay_ns_ = 0;
@@ -300,6 +373,17 @@ void Replica::committed(const std::shared_ptr<store::SourceStore>& store, const 
     work();
     commit();
     maybe_shut();
+}
+
+/// Memory is bounded: a connection that is faster than the disk waits.
+void Replica::hold_by_writes() {
+    const std::uint64_t limit = writes_behind_ ? writes_bytes_max / 2 : writes_bytes_max;
+    const bool behind = store_ && store_->in_flight_bytes() > limit;
+    if (behind == writes_behind_)
+        return;
+    writes_behind_ = behind;
+    if (welcomed_)
+        session_->hold(behind || !cause_.empty());
 }
 
 void Replica::acknowledge(const store::Durable& durable) {
@@ -332,8 +416,7 @@ void Replica::maybe_point() {
         return;
     }
     if (const auto r = store_->request_point(++point_request_, proto::PointKind::crash, {}); !r) {
-        around_.log.error("source={} event=journal-failed error={}", name_, quote(r.error()));
-        fail_store(r.error());
+        journal_failed(r.error());
         return;
     }
     point_pending_ = true;
@@ -389,7 +472,7 @@ void Replica::update_hold() {
             send_heartbeat();
     }
     if (welcomed_)
-        session_->hold(!cause_.empty());
+        session_->hold(writes_behind_ || !cause_.empty());
 }
 
 void Replica::send_heartbeat() {
@@ -419,14 +502,19 @@ void Replica::tick() {
         return;
     maybe_point();
     update_hold();
+    drained_ = true;
     commit();
+    if (!store_)
+        return;
     work();  // a checkpoint may be due
     if (!welcomed_)
         return;
     if (session_->unsent() == 0)
         send_heartbeat();
-    if (bytes_in_per_s_ < idle_bytes_per_s)
+    if (bytes_in_per_s_ < idle_bytes_per_s) {
         session_->trim();
+        store_->trim();
+    }
     if (!session_->held() && loop::Loop::now_ns() > session_->heard_ns() + around_.options.silence_ns) {
         Session& session = *session_;
         detach(session);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,7 @@ struct Surroundings {
 ///
 ///     opening ──ok──> ready ──error of journal or apply──> failed ──after a while──> opening
 ///
-/// Loop side: frames → journal → fdatasync → ACK. Worker side, one job at a time: apply → results back to the loop.
+/// Loop side: frames → journal → io_uring writes → fdatasync → ACK. Worker side, one job at a time: apply → results back to the loop.
 /// All members are called in the loop's thread; only Job::run() is a worker's.
 class Replica : public std::enable_shared_from_this<Replica> {
 public:
@@ -57,7 +58,7 @@ public:
     void detach(const Session& session);
     /// A frame behind HELLO.
     [[nodiscard]] Result<void> receive(const proto::FrameReader::View& view);
-    /// Nothing more to read for now: time to commit.
+    /// A turn of reading is over.
     void drained();
     /// Each heartbeat interval.
     void tick();
@@ -104,7 +105,13 @@ private:
     void maybe_shut();
     [[nodiscard]] Result<void> refuse_without_store() const;
     void commit();
-    void committed(const std::shared_ptr<store::SourceStore>& store, const store::SyncTicket& ticket, int sys_result);
+    void write_out();
+    void submit_write(std::shared_ptr<store::SourceStore> store, store::WriteTicket ticket);
+    void wrote(const std::shared_ptr<store::SourceStore>& store, store::WriteTicket ticket, int sys_result);
+    void sync();
+    void synced(const std::shared_ptr<store::SourceStore>& store, int sys_result);
+    void journal_failed(const Error& why);
+    void hold_by_writes();
     void acknowledge(const store::Durable& durable);
     void work();
     void worked(JobResult result);
@@ -117,7 +124,7 @@ private:
     [[nodiscard]] Result<void> receive_batch_frame(const proto::FrameReader::View& view);
     [[nodiscard]] Result<void> receive_ask(std::span<const std::byte> body);
     [[nodiscard]] std::uint64_t window() const;
-    [[nodiscard]] bool quiet() const noexcept { return !working_ && !commit_running_; }
+    [[nodiscard]] bool quiet() const noexcept { return !working_ && writes_ == 0 && syncs_ == 0; }
 
     Surroundings& around_;
     const std::string name_;
@@ -142,7 +149,12 @@ private:
     std::uint64_t complete_mark_ = 0;
     std::uint64_t acked_batch_ = 0;
     bool commit_wanted_ = false;
-    bool commit_running_ = false;
+    bool drained_ = true;             ///< the connection has nothing more for now
+    unsigned writes_ = 0;             ///< in the kernel's hands
+    bool writes_behind_ = false;      ///< the connection is held until the disk has taken more
+    std::optional<store::SyncTicket> commit_;  ///< the one under way
+    unsigned syncs_ = 0;              ///< of its files, in the kernel's hands
+    int sync_result_ = 0;
 
     bool working_ = false;
     bool unstored_ = false;           ///< something was applied since the last checkpoint

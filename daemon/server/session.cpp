@@ -168,6 +168,7 @@ Result<void> Session::step_read() {
         got += s.bytes;
         reader_.feed(buffer.first(s.bytes));
     }
+    more_waits_ = got >= turn_bytes && !held_;
     if (got > 0 || !held_)
         host_.on_drained(*this);
     if (state_ == State::open && !held_ && got >= turn_bytes)

@@ -76,6 +76,8 @@ public:
     [[nodiscard]] bool is_ready() const noexcept { return ready_; }
     [[nodiscard]] bool open() const noexcept { return state_ == State::open; }
     [[nodiscard]] bool held() const noexcept { return held_; }
+    /// The last turn ended before everything was read.
+    [[nodiscard]] bool more_waits() const noexcept { return more_waits_; }
     [[nodiscard]] std::size_t unsent() const noexcept { return output_.size() - sent_; }
     /// Loop::now_ns() when bytes last came.
     [[nodiscard]] std::uint64_t heard_ns() const noexcept { return heard_ns_; }
@@ -107,6 +109,7 @@ private:
     State state_ = State::handshake;
     bool ready_ = false;
     bool held_ = false;
+    bool more_waits_ = false;
     bool in_step_ = false;
     bool write_blocked_ = false;
     bool handshake_wants_write_ = false;

@@ -18,20 +18,11 @@ constexpr std::string_view no_parent = "0000000000000000000000000000000000000000
 std::unexpected<Error> corrupt(Position at, std::string_view why) {
     return fail(Errc::corrupt, fmt::format("journal at position {}: {}", at, why));
 }
-
-Result<proto::FrameHeader> frame_of(const EntryView& entry) {
-    if (entry.header.type != EntryType::frame || entry.body.size() < proto::frame_header_bytes)
-        return corrupt(entry.position(), "a frame of a batch is expected");
-    auto header = proto::decode_header(entry.body.first<proto::frame_header_bytes>());
-    if (!header)
-        return corrupt(entry.position(), header.error().text);
-    return *header;
-}
 }  // namespace
 
 Applier::Applier(FileSystem& files, const Clock& clock, const SnapshotEngine& engine, PointStore& points,
                  std::filesystem::path dir, const Uuid& store, std::string source, Options options,
-                 Checkpoint checkpoint)
+                 Checkpoint checkpoint, HandOff* hand_off)
     : files_(files),
       clock_(clock),
       engine_(engine),
@@ -42,15 +33,15 @@ Applier::Applier(FileSystem& files, const Clock& clock, const SnapshotEngine& en
       options_(options),
       state_(std::move(checkpoint)),
       stored_(state_),
-      reader_(files, dir_ / "journal", store, state_.position),
-      scout_(files, dir_ / "journal", store, state_.position),
+      entries_(files, dir_ / "journal", store, hand_off),
       stored_at_ns_(clock.monotonic_ns()) {}
 
 Result<std::unique_ptr<Applier>> Applier::open(FileSystem& files, const Clock& clock, const SnapshotEngine& engine,
                                                PointStore& points, std::filesystem::path dir, const Uuid& store,
-                                               std::string source, Options options, Checkpoint checkpoint) {
+                                               std::string source, Options options, Checkpoint checkpoint,
+                                               HandOff* hand_off) {
     std::unique_ptr<Applier> applier(new Applier(files, clock, engine, points, std::move(dir), store, std::move(source),
-                                                 options, std::move(checkpoint)));
+                                                 options, std::move(checkpoint), hand_off));
     BLKFERRY_TRY(applier->restore());
     return applier;
 }
@@ -121,82 +112,58 @@ Result<ApplyReport> Applier::apply_some(Position limit, std::uint64_t budget_byt
 }
 
 Result<void> Applier::apply_step(Position limit, ApplyReport& report) {
-    reader_.seek(state_.position);
-    scout_.seek(state_.position);
-    BLKFERRY_TRY_ASSIGN(const EntryView head, scout_.next_head(limit, proto::frame_header_bytes));
-    switch (head.header.type) {
-        case EntryType::session: {
-            BLKFERRY_TRY_ASSIGN(const EntryView entry, reader_.next(limit));
-            BLKFERRY_TRY(apply_session(entry.body));
-            break;
-        }
+    BLKFERRY_TRY_ASSIGN(const JournalEntry head, entries_.next(state_.position, limit));
+    switch (head.type) {
+        case EntryType::session: BLKFERRY_TRY(apply_session(head.body)); break;
         case EntryType::point: {
-            BLKFERRY_TRY_ASSIGN(const EntryView entry, reader_.next(limit));
-            BLKFERRY_TRY_ASSIGN(PointEntry point, decode_point_entry(entry.body));
+            BLKFERRY_TRY_ASSIGN(PointEntry point, decode_point_entry(head.body));
             make_point(true, point.request, point.kind, std::move(point.name), report);
             break;
         }
         case EntryType::frame: {
-            bool is_void = false;
-            BLKFERRY_TRY_ASSIGN(const Position end, find_batch_end(head, limit, is_void));
-            if (is_void)
-                reader_.seek(end);
-            else
-                BLKFERRY_TRY(apply_batch(end, report));
-            break;
+            BLKFERRY_TRY_ASSIGN(const EntrySource::BatchEnd end, entries_.batch_end(head, limit));
+            if (!end.is_void)
+                BLKFERRY_TRY(apply_batch(head.position, end.position, report));
+            state_.position = end.position;
+            return {};
         }
+        case EntryType::pad: break;
     }
-    state_.position = reader_.position();
+    state_.position = head.end;
     return {};
 }
 
-/// Behind the BATCH_END of the batch that begins with `head`, or the place of the SESSION entry that voids it.
-Result<Position> Applier::find_batch_end(EntryView head, Position limit, bool& is_void) {
-    for (bool first = true;; first = false) {
-        if (head.header.type == EntryType::session) {
-            is_void = true;
-            return head.position();
-        }
-        BLKFERRY_TRY_ASSIGN(const proto::FrameHeader frame, frame_of(head));
-        if ((frame.type == FrameType::batch_begin) != first)
-            return corrupt(head.position(), first ? "a batch does not begin with BATCH_BEGIN" : "a batch begins inside of another");
-        if (frame.type == FrameType::batch_end)
-            return head.end();
-        BLKFERRY_TRY_ASSIGN(head, scout_.next_head(limit, proto::frame_header_bytes));
-    }
-}
-
-Result<void> Applier::apply_batch(Position end, ApplyReport& report) {
+Result<void> Applier::apply_batch(Position begin, Position end, ApplyReport& report) {
     requests_.clear();
-    while (reader_.position() < end) {
-        BLKFERRY_TRY_ASSIGN(const EntryView entry, reader_.next(end));
+    for (Position at = begin; at < end;) {
+        BLKFERRY_TRY_ASSIGN(const JournalEntry entry, entries_.next(at, end));
+        if (entry.type != EntryType::frame)
+            return corrupt(entry.position, "a frame of a batch is expected");
         BLKFERRY_TRY(apply_frame(entry, report));
+        at = entry.end;
     }
     ++report.batches;
     return {};
 }
 
-Result<void> Applier::apply_frame(const EntryView& entry, ApplyReport& report) {
-    BLKFERRY_TRY_ASSIGN(const proto::FrameHeader header, frame_of(entry));
+Result<void> Applier::apply_frame(const JournalEntry& entry, ApplyReport& report) {
+    const proto::FrameHeader& header = entry.header;
     if (header.batch != state_.batch + 1)
-        return corrupt(entry.position(), fmt::format("batch {} follows batch {}", header.batch, state_.batch));
-    auto body = proto::decode_body(header, entry.body.subspan(proto::frame_header_bytes), decompressor_, scratch_);
-    if (!body)
-        return corrupt(entry.position(), body.error().text);
+        return corrupt(entry.position, fmt::format("batch {} follows batch {}", header.batch, state_.batch));
     switch (header.type) {
         case FrameType::batch_begin: {
-            BLKFERRY_TRY_ASSIGN(batch_, proto::decode_batch_begin(*body));
+            BLKFERRY_TRY_ASSIGN(batch_, proto::decode_batch_begin(entry.body));
             return {};
         }
-        case FrameType::extents: return apply_extents(*body);
-        case FrameType::epoch_begin: return begin_epoch(*body, entry.position());
-        case FrameType::epoch_end: return end_epoch(*body, entry.position(), report);
+        case FrameType::extents: return apply_extents(entry.body);
+        case FrameType::epoch_begin: return begin_epoch(entry.body, entry.position);
+        case FrameType::epoch_end: return end_epoch(entry.body, entry.position, report);
         case FrameType::point_request: {
-            BLKFERRY_TRY_ASSIGN(proto::PointRequest request, proto::decode_point_request(*body));
+            BLKFERRY_TRY_ASSIGN(proto::PointRequest request, proto::decode_point_request(entry.body));
             requests_.push_back(std::move(request));
             return {};
         }
-        case FrameType::batch_end: return end_batch(*body, report);
+        case FrameType::batch_end: return end_batch(entry.body, report);
         case FrameType::hello:
         case FrameType::welcome:
         case FrameType::ack:
@@ -207,7 +174,7 @@ Result<void> Applier::apply_frame(const EntryView& entry, ApplyReport& report) {
         case FrameType::heartbeat:
         case FrameType::error: break;
     }
-    return corrupt(entry.position(), fmt::format("{} in a batch", to_string(header.type)));
+    return corrupt(entry.position, fmt::format("{} in a batch", to_string(header.type)));
 }
 
 Result<void> Applier::apply_extents(std::span<const std::byte> body) {

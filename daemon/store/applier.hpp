@@ -12,13 +12,11 @@
 #include <vector>
 
 #include "base/clock.hpp"
-#include "codec/compress.hpp"
 #include "proto/control.hpp"
-#include "proto/frame.hpp"
 #include "proto/hashing.hpp"
 #include "store/checkpoint.hpp"
 #include "store/chunk_store.hpp"
-#include "store/journal_reader.hpp"
+#include "store/entry_source.hpp"
 #include "store/point.hpp"
 #include "store/sector_map.hpp"
 
@@ -53,12 +51,12 @@ public:
         std::size_t collect_budget = 256;                      ///< chunk files removed per call
     };
 
-    /// Puts staging back to the checkpoint and publishes its pending points.
+    /// Puts staging back to the checkpoint and publishes its pending points. `hand_off` may be null: then all comes from files.
     [[nodiscard]] static Result<std::unique_ptr<Applier>> open(FileSystem& files, const Clock& clock,
                                                                const SnapshotEngine& engine, PointStore& points,
                                                                std::filesystem::path dir, const Uuid& store,
                                                                std::string source, Options options,
-                                                               Checkpoint checkpoint);
+                                                               Checkpoint checkpoint, HandOff* hand_off = nullptr);
 
     /// Applies whole batches and entries below `limit` (a committed end of a batch or entry) until about `budget_bytes` of
     /// journal are consumed. An error leaves it unusable: reopen the source.
@@ -98,12 +96,12 @@ private:
     };
 
     Applier(FileSystem& files, const Clock& clock, const SnapshotEngine& engine, PointStore& points,
-            std::filesystem::path dir, const Uuid& store, std::string source, Options options, Checkpoint checkpoint);
+            std::filesystem::path dir, const Uuid& store, std::string source, Options options, Checkpoint checkpoint,
+            HandOff* hand_off);
     [[nodiscard]] Result<void> restore();
     [[nodiscard]] Result<DiskStore*> disk_store(std::uint16_t slot);
-    [[nodiscard]] Result<Position> find_batch_end(EntryView head, Position limit, bool& is_void);
-    [[nodiscard]] Result<void> apply_batch(Position end, ApplyReport& report);
-    [[nodiscard]] Result<void> apply_frame(const EntryView& entry, ApplyReport& report);
+    [[nodiscard]] Result<void> apply_batch(Position begin, Position end, ApplyReport& report);
+    [[nodiscard]] Result<void> apply_frame(const JournalEntry& entry, ApplyReport& report);
     [[nodiscard]] Result<void> apply_extents(std::span<const std::byte> body);
     [[nodiscard]] Result<void> apply_run(const Run& run);
     [[nodiscard]] Result<void> end_batch(std::span<const std::byte> body, ApplyReport& report);
@@ -130,10 +128,7 @@ private:
     const Options options_;
     Checkpoint state_;
     Checkpoint stored_;
-    JournalReader reader_;
-    JournalReader scout_;                                ///< looks for the end of a batch
-    Decompressor decompressor_;
-    std::vector<std::byte> scratch_;
+    EntrySource entries_;
     std::map<std::uint16_t, DiskStore> disks_;
     std::vector<std::filesystem::path> old_maps_;        ///< to remove after the next checkpoint
     bool maps_changed_ = false;                          ///< names in maps/ are not durable

@@ -48,7 +48,7 @@ std::optional<ChunkName> parse_chunk_name(std::string_view name) noexcept {
 
 ChunkStore::ChunkStore(FileSystem& files, std::filesystem::path dir, const SnapshotEngine& engine, Options options,
                        Generation current)
-    : files_(files), dir_(std::move(dir)), engine_(engine), options_(options), current_(current) {}
+    : files_(files), dir_(std::move(dir)), engine_(engine), options_(options), opened_at_(current), current_(current) {}
 
 Result<std::unique_ptr<ChunkStore>> ChunkStore::open(FileSystem& files, std::filesystem::path dir,
                                                      const SnapshotEngine& engine, Options options, Generation current) {
@@ -203,8 +203,9 @@ Result<void> ChunkStore::zero_part(std::uint64_t number, std::uint64_t inside, s
         return {};
     BLKFERRY_TRY_ASSIGN(const std::shared_ptr<File> seen, open_version({chunk, *before}));
     BLKFERRY_TRY_ASSIGN(const std::optional<std::uint64_t> data, seen->next_data(inside));
-    if (!data || *data >= inside + bytes)
-        return {};  // zeroes already: no clone for it
+    // Zeroes already: no clone for it. But those that a dead process left in a file of this generation may not be durable.
+    if ((!data || *data >= inside + bytes) && (*before != current_ || current_ != opened_at_))
+        return {};
     const bool whole = bytes == options_.chunk_bytes;
     BLKFERRY_TRY_ASSIGN(const std::shared_ptr<File> file, writable(chunk, whole));
     return whole ? file->truncate(0) : file->punch(inside, bytes);

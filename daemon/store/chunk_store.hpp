@@ -111,6 +111,7 @@ private:
     const std::filesystem::path dir_;
     const SnapshotEngine& engine_;
     const Options options_;
+    const Generation opened_at_;
     Generation current_;
     std::unordered_map<std::uint32_t, std::map<Generation, Version>> chunks_;
     std::size_t count_ = 0;

@@ -17,6 +17,7 @@
 #include <fmt/format.h>
 
 #include "base/fd.hpp"
+#include "store/io_buffer.hpp"
 
 namespace blkferry::store {
 
@@ -24,7 +25,7 @@ namespace {
 
 class PosixFile final : public File {
 public:
-    PosixFile(Fd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+    PosixFile(Fd fd, std::string path, bool direct) : fd_(std::move(fd)), path_(std::move(path)), direct_(direct) {}
 
     Result<std::size_t> read(std::span<std::byte> data, std::uint64_t offset) override {
         std::size_t done = 0;
@@ -38,6 +39,8 @@ public:
             if (n == 0)
                 break;
             done += static_cast<std::size_t>(n);
+            if (direct_ && done % io_align != 0)
+                break;  // the end of the file
         }
         return done;
     }
@@ -69,6 +72,16 @@ public:
     Result<void> truncate(std::uint64_t bytes) override {
         if (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0)
             return error("truncate", bytes);
+        return {};
+    }
+
+    Result<void> allocate(std::uint64_t offset, std::uint64_t bytes) override {
+        int r = 0;
+        do
+            r = ::fallocate(fd_.get(), 0, static_cast<off_t>(offset), static_cast<off_t>(bytes));
+        while (r != 0 && errno == EINTR);
+        if (r != 0 && errno != EOPNOTSUPP)
+            return error("allocate", offset);
         return {};
     }
 
@@ -147,6 +160,7 @@ public:
     }
 
     int fd() const noexcept override { return fd_.get(); }
+    bool direct() const noexcept override { return direct_; }
 
 private:
     std::unexpected<Error> error(std::string_view verb, std::uint64_t offset) const {
@@ -204,19 +218,27 @@ private:
 
     Fd fd_;
     const std::string path_;
+    const bool direct_;
 };
 
 class PosixFileSystem final : public FileSystem {
 public:
-    Result<std::unique_ptr<File>> open(const std::filesystem::path& path, OpenMode mode) override {
+    Result<std::unique_ptr<File>> open(const std::filesystem::path& path, OpenMode mode, Caching caching) override {
         int flags = O_NOFOLLOW;
         switch (mode) {
             case OpenMode::read: flags |= O_RDONLY; break;
             case OpenMode::update: flags |= O_RDWR; break;
             case OpenMode::create: flags |= O_RDWR | O_CREAT | O_TRUNC; break;
         }
+        if (caching == Caching::direct) {
+            auto fd = open_file(path, flags | O_DIRECT, 0600);
+            if (fd)
+                return std::make_unique<PosixFile>(std::move(*fd), path.string(), true);
+            if (fd.error().sys_errno != EINVAL)
+                return std::unexpected(std::move(fd).error());
+        }
         BLKFERRY_TRY_ASSIGN(Fd fd, open_file(path, flags, 0600));
-        return std::make_unique<PosixFile>(std::move(fd), path.string());
+        return std::make_unique<PosixFile>(std::move(fd), path.string(), false);
     }
 
     Result<void> rename(const std::filesystem::path& from, const std::filesystem::path& to) override {

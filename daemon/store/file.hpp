@@ -34,6 +34,9 @@ public:
     /// Makes a range read as zeroes and frees its blocks where the file system can; never changes the size.
     [[nodiscard]] virtual Result<void> punch(std::uint64_t offset, std::uint64_t bytes) = 0;
     [[nodiscard]] virtual Result<void> truncate(std::uint64_t bytes) = 0;
+    /// Takes blocks for a range that reads as zeroes until it is written; makes the file longer if it ends before. Where the
+    /// file system cannot it does nothing.
+    [[nodiscard]] virtual Result<void> allocate(std::uint64_t offset, std::uint64_t bytes) = 0;
     [[nodiscard]] virtual Result<std::uint64_t> size() = 0;
     /// Bytes of the disk that the file takes.
     [[nodiscard]] virtual Result<std::uint64_t> allocated() = 0;
@@ -51,6 +54,8 @@ public:
     [[nodiscard]] virtual Result<void> copy_from(File& source, std::uint64_t offset, std::uint64_t bytes) = 0;
     /// The descriptor for io_uring, or -1 if there is none behind it (tests).
     [[nodiscard]] virtual int fd() const noexcept = 0;
+    /// Reads and writes go around the page cache: offsets, lengths and memory must be multiples of io_align.
+    [[nodiscard]] virtual bool direct() const noexcept { return false; }
 };
 
 enum class OpenMode : std::uint8_t {
@@ -59,12 +64,21 @@ enum class OpenMode : std::uint8_t {
     create,       ///< new file or existing one emptied, read-write
 };
 
+enum class Caching : std::uint8_t {
+    page_cache,
+    direct,       ///< O_DIRECT where the file system has it, else through the page cache: File::direct() tells
+};
+
 /// Names, folders and files. Paths are absolute. Thread-safe.
 class FileSystem {
 public:
     virtual ~FileSystem() = default;
     /// The error names the path; Errc::not_found if there is no such file.
-    [[nodiscard]] virtual Result<std::unique_ptr<File>> open(const std::filesystem::path& path, OpenMode mode) = 0;
+    [[nodiscard]] virtual Result<std::unique_ptr<File>> open(const std::filesystem::path& path, OpenMode mode,
+                                                             Caching caching) = 0;
+    [[nodiscard]] Result<std::unique_ptr<File>> open(const std::filesystem::path& path, OpenMode mode) {
+        return open(path, mode, Caching::page_cache);
+    }
     [[nodiscard]] virtual Result<void> rename(const std::filesystem::path& from, const std::filesystem::path& to) = 0;
     /// Removes a file; one that does not exist is no error.
     [[nodiscard]] virtual Result<void> remove(const std::filesystem::path& path) = 0;

@@ -5,8 +5,6 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <limits>
-#include <random>
 
 #include <fmt/format.h>
 
@@ -16,12 +14,17 @@ namespace blkferry::store {
 
 namespace {
 
-constexpr std::array<std::byte, 65536> zeroes{};
-/// Bodies from this size on are written where they lie, smaller ones gather in the buffer.
-constexpr std::size_t large_body_bytes = 32U << 10;
-/// A growing segment is written ahead by this much, so that most syncs need not change the file's size.
-constexpr std::uint64_t prewrite_bytes = 1U << 20;
-constexpr std::uint64_t writeback_step_bytes = 1U << 20;
+/// Holds an entry of full size, and four frames of the size that agents send.
+constexpr std::size_t buffer_bytes = 1280U << 10;
+constexpr std::size_t buffers_kept_max = 8;
+/// Blocks of a fresh segment are taken from the file system ahead of the writes, in steps that grow up to this.
+constexpr std::uint64_t allocate_step_min = 1U << 20;
+constexpr std::uint64_t allocate_step_max = 16U << 20;
+/// Copied and checksummed in pieces that stay in the nearest cache.
+constexpr std::size_t copy_step = 16U << 10;
+
+static_assert(entry_body_bytes_max + 2 * entry_header_bytes + 3 * io_align <= buffer_bytes);
+static_assert(segment_header_bytes == io_align && block_bytes == io_align);
 
 std::uint64_t random_salt() {
     const Uuid u = Uuid::random();
@@ -30,118 +33,95 @@ std::uint64_t random_salt() {
     return salt << 16 | static_cast<std::uint64_t>(u.bytes[14]) << 8 | u.bytes[15];
 }
 
-Result<void> write_zeroes(File& file, std::uint64_t from, std::uint64_t end) {
-    while (from < end) {
-        const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(end - from, zeroes.size()));
-        BLKFERRY_TRY(file.write(std::span(zeroes).first(part), from));
-        from += part;
-    }
-    return {};
+std::uint64_t whole_bytes(std::size_t body_bytes) noexcept {
+    return (entry_header_bytes + body_bytes + entry_align - 1) / entry_align * entry_align;
 }
 
-/// Reads one segment from `at` on; returns the position behind its last good entry.
-Result<Position> scan_segment(SegmentReader& reader, Position at, Position segment_end, bool newest, bool& torn,
-                              const std::function<Result<void>(const EntryView&)>& visit) {
-    while (at < segment_end) {
-        auto entry = reader.entry(at, segment_end);
-        if (!entry && entry.error().code == Errc::corrupt && newest) {
-            BLKFERRY_TRY_ASSIGN(const bool durable, reader.durable_evidence(at));
-            if (durable)
-                return std::unexpected(std::move(entry).error());
-            torn = true;
-            return at;
-        }
-        if (!entry)
-            return std::unexpected(std::move(entry).error());
-        if (entry->end() > segment_end)
-            return fail(Errc::corrupt, fmt::format("journal segment {}: the entry at position {} reaches into the next "
-                                                   "segment",
-                                                   reader.segment().path.string(), at));
-        BLKFERRY_TRY(visit(*entry));
-        at = entry->end();
+/// Copies and returns the CRC-32C on the way.
+std::uint32_t copy_crc(std::span<const std::byte> from, std::byte* to) noexcept {
+    std::uint32_t crc = 0;
+    for (std::size_t at = 0; at < from.size(); at += copy_step) {
+        const auto part = from.subspan(at, std::min(copy_step, from.size() - at));
+        std::memcpy(to + at, part.data(), part.size());
+        crc = crc32c(crc, part);
     }
-    return at;
+    return crc;
 }
 
 }  // namespace
 
-Result<JournalScan> journal_scan(FileSystem& files, const std::filesystem::path& dir, const Uuid& store, Position from,
-                                 const std::function<Result<void>(const EntryView&)>& visit) {
-    JournalScan scan;
-    BLKFERRY_TRY_ASSIGN(scan.segments, list_segments(files, dir, store));
-    const auto& live = scan.segments.live;
-    if (live.empty() ? from != 0 : live.front().header.first > from)
-        return fail(Errc::corrupt, fmt::format("journal {} lacks the segment that holds position {}", dir.string(), from));
-    scan.from = from;
-    scan.end = from;
-    SegmentReader reader;
-    for (std::size_t i = 0; i < live.size(); ++i) {
-        const bool newest = i + 1 == live.size();
-        const Position segment_end = newest ? std::numeric_limits<Position>::max() : live[i + 1].header.first;
-        if (segment_end <= from)
-            continue;
-        BLKFERRY_TRY(reader.open(files, live[i]));
-        const Position begin = std::max(from, live[i].header.first);
-        BLKFERRY_TRY_ASSIGN(scan.end, scan_segment(reader, begin, segment_end, newest, scan.torn, visit));
-    }
-    return scan;
-}
-
 Journal::Journal(FileSystem& files, std::filesystem::path dir, const Uuid& store, JournalOptions options)
-    : files_(files), dir_(std::move(dir)), store_(store), options_(options) {
-    buffer_.reserve(options_.buffer_bytes + large_body_bytes + 2 * entry_header_bytes);
-}
+    : files_(files),
+      dir_(std::move(dir)),
+      store_(store),
+      options_(options),
+      pool_(buffer_bytes, buffers_kept_max),
+      writer_(pool_) {}
 
 Journal::~Journal() = default;
 
+// ---- opening ----------------------------------------------------------------------------------------------------------
+
 Result<std::unique_ptr<Journal>> Journal::resume(FileSystem& files, std::filesystem::path dir, const Uuid& store,
                                                  JournalOptions options, const JournalScan& scan, Position cut) {
-    if (options.segment_bytes < segment_bytes_min || options.segment_bytes > segment_bytes_max)
-        return fail(Errc::invalid, fmt::format("journal segment size of {} bytes refused: {} to {} allowed",
-                                               options.segment_bytes, segment_bytes_min, segment_bytes_max));
+    if (options.segment_bytes < segment_bytes_min || options.segment_bytes > segment_bytes_max ||
+        options.segment_bytes % block_bytes != 0)
+        return fail(Errc::invalid, fmt::format("journal segment size of {} bytes refused: {} to {} allowed, a multiple of {}",
+                                               options.segment_bytes, segment_bytes_min, segment_bytes_max, block_bytes));
     BLKFERRY_ASSERT(cut <= scan.end);
     std::unique_ptr<Journal> journal(new Journal(files, std::move(dir), store, options));
-    journal->next_number_ = scan.segments.next_number;
-    journal->segments_ = scan.segments.live;
+    for (const Segment& s : scan.segments.live)
+        journal->live_.push_back({s, {}});
     journal->spares_ = scan.segments.spares;
     journal->end_ = cut;
     journal->committed_.store(cut, std::memory_order_release);
     BLKFERRY_TRY(journal->settle_tail(scan));
-    BLKFERRY_TRY(journal->start_segment(cut));
-    // Only now, with the new segment durable, are the cut ones superfluous.
-    auto& segments = journal->segments_;
-    std::vector<std::filesystem::path> dead = scan.segments.dead;
-    while (segments.size() > 1 && segments[segments.size() - 2].header.first >= cut) {
-        dead.push_back(segments[segments.size() - 2].path);
-        segments.erase(segments.end() - 2);
-    }
-    for (const auto& path : dead)
-        BLKFERRY_TRY(files.remove(path));
-    while (journal->spares_.size() > options.spares_max) {
-        BLKFERRY_TRY(files.remove(journal->spares_.back()));
-        journal->spares_.pop_back();
-    }
+    BLKFERRY_TRY_ASSIGN(Made first, journal->make_segment(scan.segments.next_number, cut, allocate_step_min));
+    journal->enter(std::move(first));
+    BLKFERRY_TRY(journal->remove_void(scan, cut));
     return journal;
 }
 
-/// Only the newest segment can hold entries that are written and not durable. They are written once more before the sync:
-/// after a failed sync the system takes its pages for clean, and another sync alone would say "done" for nothing.
+/// What may be written and not durable is written once more before the sync: after a failed sync the system may take its
+/// pages for clean, and another sync alone would say "done" for nothing.
 Result<void> Journal::settle_tail(const JournalScan& scan) {
-    if (scan.segments.live.empty())
-        return {};
-    const Segment& newest = scan.segments.live.back();
-    BLKFERRY_TRY_ASSIGN(const std::unique_ptr<File> file, files_.open(newest.path, OpenMode::update));
-    std::vector<std::byte> data(1U << 20);
-    for (Position at = std::max(scan.from, newest.header.first); at < scan.end;) {
-        const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(scan.end - at, data.size()));
-        const auto piece = std::span(data).first(part);
-        BLKFERRY_TRY_ASSIGN(const std::size_t n, file->read(piece, newest.offset_of(at)));
-        BLKFERRY_TRY(file->write(piece.first(n), newest.offset_of(at)));
-        if (n < part)
-            break;
-        at += n;
+    const IoBuffer data(1U << 20);
+    const Position from = std::max(scan.from, scan.committed);
+    const auto& live = scan.segments.live;
+    for (std::size_t i = 0; i < live.size(); ++i) {
+        const Position end = i + 1 < live.size() ? std::min(scan.end, live[i + 1].header.first) : scan.end;
+        const Position begin = std::max(from, live[i].header.first);
+        if (begin >= end)
+            continue;
+        BLKFERRY_TRY_ASSIGN(const std::unique_ptr<File> file,
+                            files_.open(live[i].path, OpenMode::update, Caching::direct));
+        const std::uint64_t last = align_up(live[i].offset_of(end));
+        for (std::uint64_t at = align_down(live[i].offset_of(begin)); at < last;) {
+            const auto piece = data.bytes().first(static_cast<std::size_t>(std::min<std::uint64_t>(last - at, data.size())));
+            BLKFERRY_TRY_ASSIGN(const std::size_t n, file->read(piece, at));
+            std::memset(piece.data() + n, 0, piece.size() - n);
+            BLKFERRY_TRY(file->write(piece, at));
+            at += piece.size();
+        }
+        BLKFERRY_TRY(file->sync());
     }
-    return file->sync();
+    return {};
+}
+
+/// Only with the new segment durable are those superfluous that it takes the place of.
+Result<void> Journal::remove_void(const JournalScan& scan, Position cut) {
+    std::vector<std::filesystem::path> dead = scan.segments.dead;
+    while (live_.size() > 1 && live_[live_.size() - 2].segment.header.first >= cut) {
+        dead.push_back(live_[live_.size() - 2].segment.path);
+        live_.erase(live_.end() - 2);
+    }
+    for (const auto& path : dead)
+        BLKFERRY_TRY(files_.remove(path));
+    while (spares_.size() > options_.spares_max) {
+        BLKFERRY_TRY(files_.remove(spares_.back()));
+        spares_.pop_back();
+    }
+    return {};
 }
 
 std::unexpected<Error> Journal::stick(Error error) {
@@ -156,12 +136,14 @@ Result<void> Journal::check() const {
     return {};
 }
 
-Result<std::filesystem::path> Journal::spare() {
+// ---- segments ---------------------------------------------------------------------------------------------------------
+
+Result<std::filesystem::path> Journal::spare(std::uint64_t number) {
     std::filesystem::path path;
     {
         const std::scoped_lock guard(lock_);
         if (spares_.empty())
-            return dir_ / fmt::format("{:020}.spare", next_number_);
+            return dir_ / fmt::format("{:020}.spare", number);
         path = spares_.back();
         spares_.pop_back();
     }
@@ -170,111 +152,202 @@ Result<std::filesystem::path> Journal::spare() {
     return path;
 }
 
-Result<void> Journal::start_segment(Position first) {
-    Segment next;
-    next.header = {store_, next_number_, first, random_salt()};
-    next.path = dir_ / segment_name(next_number_);
-    BLKFERRY_TRY_ASSIGN(const std::filesystem::path from, spare());
-    auto opened = files_.open(from, OpenMode::update);
+/// Durable, with its name, before an entry goes into it.
+Result<Journal::Made> Journal::make_segment(std::uint64_t number, Position first, std::uint64_t allocate_bytes) {
+    Made made;
+    made.segment.header = {store_, number, first, random_salt(), committed()};
+    made.segment.path = dir_ / segment_name(number);
+    BLKFERRY_TRY_ASSIGN(const std::filesystem::path from, spare(number));
+    auto opened = files_.open(from, OpenMode::update, Caching::direct);
     if (!opened && opened.error().code == Errc::not_found)
-        opened = files_.open(from, OpenMode::create);
+        opened = files_.open(from, OpenMode::create, Caching::direct);
     if (!opened)
         return std::unexpected(std::move(opened).error());
-    std::shared_ptr<File> file = std::move(*opened);
-    BLKFERRY_TRY(file->write(encode(next.header), 0));
-    BLKFERRY_TRY_ASSIGN(next.file_bytes, file->size());
-    if (next.file_bytes > options_.segment_bytes)
-        BLKFERRY_TRY(file->truncate(options_.segment_bytes));
-    next.file_bytes = std::min(next.file_bytes, options_.segment_bytes);
-    if (next.file_bytes < prewrite_bytes) {
-        BLKFERRY_TRY(write_zeroes(*file, next.file_bytes, prewrite_bytes));
-        next.file_bytes = prewrite_bytes;
+    made.file = std::move(*opened);
+    const IoBuffer block(segment_header_bytes);
+    std::ranges::copy(encode(made.segment.header), block.data());
+    BLKFERRY_TRY(made.file->write(block.bytes(), 0));
+    BLKFERRY_TRY_ASSIGN(std::uint64_t bytes, made.file->size());
+    if (bytes > options_.segment_bytes) {
+        BLKFERRY_TRY(made.file->truncate(options_.segment_bytes));
+        bytes = options_.segment_bytes;
     }
-    BLKFERRY_TRY(file->sync());
-    BLKFERRY_TRY(files_.rename(from, next.path));
+    // A full disk shows when it is written to.
+    if (bytes < allocate_bytes && made.file->allocate(bytes, allocate_bytes - bytes))
+        bytes = allocate_bytes;
+    made.segment.file_bytes = bytes;
+    BLKFERRY_TRY(made.file->sync());
+    BLKFERRY_TRY(files_.rename(from, made.segment.path));
     BLKFERRY_TRY(files_.sync_dir(dir_));
-    file_ = std::move(file);
-    segment_ = next;
-    writeback_ = segment_header_bytes;
-    ++next_number_;
     const std::scoped_lock guard(lock_);
-    segments_.push_back(std::move(next));
+    live_.push_back({made.segment, made.file});
+    return made;
+}
+
+void Journal::enter(Made made) {
+    if (file_)
+        unsynced_.push_back(std::move(file_));
+    file_ = std::move(made.file);
+    segment_ = std::move(made.segment);
+    allocated_ = segment_.file_bytes;
+    writer_.begin(file_, segment_header_bytes);
+}
+
+std::uint64_t Journal::room() const noexcept {
+    return segment_.header.first + (options_.segment_bytes - segment_header_bytes) - end();
+}
+
+/// Fills the segment up: the next one begins at a position that is known beforehand.
+Result<void> Journal::next_segment() {
+    if (room() > 0)
+        pad(room());
+    writer_.fill_block();
+    emit();
+    const std::scoped_lock guard(making_);
+    if (!prepared_) {
+        auto made = make_segment(segment_.header.number + 1, end(), allocate_step_min);
+        if (!made)
+            return stick(std::move(made).error());
+        prepared_ = std::move(*made);
+    }
+    BLKFERRY_ASSERT(prepared_->segment.header.first == end());
+    enter(std::move(*prepared_));
+    prepared_.reset();
     return {};
 }
 
-/// Writes what is buffered, and one entry behind it if `header` is not empty.
-Result<void> Journal::write_out(std::span<const std::byte> header, std::span<const std::byte> body) {
-    const std::size_t used = header.size() + body.size();
-    const std::size_t pad = (entry_align - used % entry_align) % entry_align;
-    const std::array<std::span<const std::byte>, 4> parts{buffer_, header, body, std::span(zeroes).first(pad)};
-    const std::uint64_t bytes = buffer_.size() + used + pad;
-    if (bytes == 0)
-        return {};
-    const std::uint64_t offset = tail_offset() - buffer_.size();
-    BLKFERRY_TRY(file_->write(parts, offset));
-    buffer_.clear();
-    std::uint64_t end = offset + bytes;
-    if (end > segment_.file_bytes) {
-        segment_.file_bytes = end;
-        if (bytes < prewrite_bytes / 4 && end < options_.segment_bytes) {
-            end = std::min(end + prewrite_bytes, options_.segment_bytes);
-            BLKFERRY_TRY(write_zeroes(*file_, segment_.file_bytes, end));
-            segment_.file_bytes = end;
-        }
-        const std::scoped_lock guard(lock_);
-        segments_.back().file_bytes = segment_.file_bytes;
+void Journal::prepare_next() {
+    const std::scoped_lock guard(making_);
+    if (prepared_)
+        return;
+    SegmentHeader current;
+    {
+        const std::scoped_lock held(lock_);
+        current = live_.back().segment.header;
     }
-    if (offset + bytes - writeback_ >= writeback_step_bytes) {
-        file_->start_writeback(writeback_, offset + bytes - writeback_);
-        writeback_ = offset + bytes;
-    }
-    return {};
+    const std::uint64_t capacity = options_.segment_bytes - segment_header_bytes;
+    if (end() - current.first < capacity / 2)
+        return;
+    auto made = make_segment(current.number + 1, current.first + capacity, options_.segment_bytes);
+    if (made)
+        prepared_ = std::move(*made);
 }
 
-Result<Position> Journal::append(EntryType type, std::span<const std::byte> body) {
-    BLKFERRY_TRY(check());
-    if (body.size() > entry_body_bytes_max)
-        return fail(Errc::invalid, fmt::format("journal entry of {} bytes refused, {} allowed", body.size(),
-                                               entry_body_bytes_max));
+// ---- appending --------------------------------------------------------------------------------------------------------
+
+void Journal::put_header(EntryType type, std::span<std::byte> to, std::uint32_t length, std::uint32_t body_crc) {
     EntryHeader header;
     header.type = type;
-    header.length = static_cast<std::uint32_t>(body.size());
-    header.body_crc = crc32c(body);
-    if (tail_offset() + header.whole_bytes() > options_.segment_bytes) {
-        // The old segment is durable before the next one exists: only the newest can have a torn tail.
-        if (auto r = commit(); !r)
-            return std::unexpected(std::move(r).error());
-        if (auto r = start_segment(end_); !r)
-            return stick(std::move(r).error());
-    }
-    header.position = end_;
+    header.length = length;
+    header.body_crc = body_crc;
+    header.position = end();
     header.committed = committed();
     header.salt = segment_.header.salt;
-    const EntryHeaderBytes raw = encode(header);
-    if (body.size() >= large_body_bytes) {
-        if (auto r = write_out(raw, body); !r)
-            return stick(std::move(r).error());
-        end_ += header.whole_bytes();
-        return end_;
-    }
-    const std::size_t at = buffer_.size();
-    buffer_.resize(at + static_cast<std::size_t>(header.whole_bytes()));
-    std::ranges::copy(raw, buffer_.begin() + static_cast<std::ptrdiff_t>(at));
-    std::ranges::copy(body, buffer_.begin() + static_cast<std::ptrdiff_t>(at + entry_header_bytes));
-    end_ += header.whole_bytes();
-    if (buffer_.size() >= options_.buffer_bytes)
-        if (auto r = write_out({}, {}); !r)
-            return stick(std::move(r).error());
-    return end_;
+    std::ranges::copy(encode(header), to.begin());
 }
+
+/// An entry that means nothing. The body is not there: fill_block() writes zeroes up to the end of the block.
+void Journal::pad(std::uint64_t bytes) {
+    const auto piece = writer_.reserve(entry_header_bytes);
+    put_header(EntryType::pad, piece.bytes, static_cast<std::uint32_t>(bytes - entry_header_bytes), 0);
+    end_ += bytes;
+}
+
+Result<Position> Journal::reserve(std::size_t body_bytes) {
+    BLKFERRY_TRY(check());
+    if (body_bytes > entry_body_bytes_max)
+        return fail(Errc::invalid, fmt::format("journal entry of {} bytes refused, {} allowed", body_bytes,
+                                               entry_body_bytes_max));
+    if (end() > position_max - segment_bytes_max)
+        return fail(Errc::no_space, fmt::format("journal {} has used up its positions", dir_.string()));
+    // What is left behind an entry is nothing, or enough for a PAD.
+    const std::uint64_t whole = whole_bytes(body_bytes);
+    if (whole != room() && whole + entry_header_bytes > room())
+        BLKFERRY_TRY(next_segment());
+    return end();
+}
+
+Result<Journal::Appended> Journal::append(EntryType type, std::span<const std::byte> body) {
+    BLKFERRY_TRY_ASSIGN(const Position position, reserve(body.size()));
+    const auto whole = static_cast<std::size_t>(whole_bytes(body.size()));
+    const BlockWriter::Piece piece = writer_.reserve(whole);
+    const auto to = piece.bytes.subspan(entry_header_bytes);
+    const std::uint32_t crc = copy_crc(body, to.data());
+    std::memset(to.data() + body.size(), 0, to.size() - body.size());
+    put_header(type, piece.bytes, static_cast<std::uint32_t>(body.size()), crc);
+    end_ += whole;
+    if (writer_.has_full_buffer())
+        emit();
+    return Appended{position, end(), to.first(body.size()), piece.owner};
+}
+
+/// Hands full blocks on for writing, with blocks of the file system taken ahead of them.
+void Journal::emit() {
+    const std::size_t before = queue_.size();
+    writer_.emit(queue_);
+    if (queue_.size() == before)
+        return;
+    const WriteTicket& last = queue_.back();
+    const std::uint64_t end = last.offset + last.data.size();
+    if (end <= allocated_)
+        return;
+    const std::uint64_t step = std::clamp(allocated_, allocate_step_min, allocate_step_max);
+    const std::uint64_t want = std::min(std::max(end, allocated_ + step), options_.segment_bytes);
+    // A full disk shows in the write.
+    const bool allocated = file_->allocate(allocated_, want - allocated_).has_value();
+    allocated_ = allocated ? want : end;
+    const std::scoped_lock guard(lock_);
+    for (Live& l : live_)
+        if (l.segment.header.number == segment_.header.number)
+            l.segment.file_bytes = allocated_;
+}
+
+std::vector<WriteTicket> Journal::take_writes() {
+    std::vector<WriteTicket> out;
+    out.swap(queue_);
+    for (const WriteTicket& w : out) {
+        in_flight_bytes_ += w.data.size();
+        in_flight_.emplace(w.number, w);
+    }
+    return out;
+}
+
+Result<void> Journal::end_write(std::uint64_t number, int sys_result) {
+    if (const auto it = in_flight_.find(number); it != in_flight_.end()) {
+        in_flight_bytes_ -= it->second.data.size();
+        in_flight_.erase(it);
+    }
+    if (sys_result < 0) {
+        auto error = fail_errno(-sys_result, fmt::format("cannot write journal {}", dir_.string()));
+        return stick(std::move(error).error());
+    }
+    return check();
+}
+
+// ---- commit -----------------------------------------------------------------------------------------------------------
 
 Result<std::optional<SyncTicket>> Journal::begin_commit() {
     BLKFERRY_TRY(check());
-    if (end_ == committed())
+    if (end() == committed())
         return std::nullopt;
-    if (auto r = write_out({}, {}); !r)
-        return stick(std::move(r).error());
-    return SyncTicket{file_, file_->fd(), end_};
+    if (writer_.partial() > 0) {
+        std::uint64_t rest = block_bytes - writer_.partial();
+        if (rest < entry_header_bytes)
+            rest += block_bytes;
+        pad(rest);
+        writer_.fill_block();
+        BLKFERRY_ASSERT(segment_.offset_of(end()) % block_bytes == 0);
+    }
+    emit();
+    SyncTicket ticket{unsynced_, writer_.last_number(), end()};
+    ticket.files.push_back(file_);
+    return ticket;
+}
+
+bool Journal::is_written(const SyncTicket& ticket) const noexcept {
+    const bool queued = !queue_.empty() && queue_.front().number <= ticket.last_write;
+    const bool flying = !in_flight_.empty() && in_flight_.begin()->first <= ticket.last_write;
+    return !queued && !flying;
 }
 
 Result<Position> Journal::end_commit(const SyncTicket& ticket, int sys_result) {
@@ -283,8 +356,10 @@ Result<Position> Journal::end_commit(const SyncTicket& ticket, int sys_result) {
         auto error = fail_errno(-sys_result, fmt::format("cannot sync journal {}", dir_.string()));
         return stick(std::move(error).error());
     }
+    BLKFERRY_ASSERT(is_written(ticket));
     if (ticket.position > committed())
         committed_.store(ticket.position, std::memory_order_release);
+    std::erase_if(unsynced_, [&](const auto& file) { return std::ranges::find(ticket.files, file) != ticket.files.end(); });
     return committed();
 }
 
@@ -292,29 +367,38 @@ Result<Position> Journal::commit() {
     BLKFERRY_TRY_ASSIGN(const std::optional<SyncTicket> ticket, begin_commit());
     if (!ticket)
         return committed();
-    if (auto r = ticket->file->sync(); !r)
-        return stick(std::move(r).error());
+    (void)take_writes();
+    for (const auto& [number, w] : in_flight_)
+        if (auto r = w.file->write(w.data, w.offset); !r)
+            return stick(std::move(r).error());
+    in_flight_.clear();
+    in_flight_bytes_ = 0;
+    for (const auto& file : ticket->files)
+        if (auto r = file->sync(); !r)
+            return stick(std::move(r).error());
     return end_commit(*ticket, 0);
 }
 
+// ---- any thread -------------------------------------------------------------------------------------------------------
+
 Position Journal::begin() const {
     const std::scoped_lock guard(lock_);
-    return segments_.front().header.first;
+    return live_.front().segment.header.first;
 }
 
 std::uint64_t Journal::file_bytes() const {
     const std::scoped_lock guard(lock_);
     std::uint64_t bytes = spares_.size() * options_.segment_bytes;
-    for (const Segment& s : segments_)
-        bytes += s.file_bytes;
+    for (const Live& l : live_)
+        bytes += l.segment.file_bytes;
     return bytes;
 }
 
 Result<void> Journal::drop_below(Position position) {
     const std::scoped_lock guard(lock_);
-    while (segments_.size() > 1 && segments_[1].header.first <= position) {
-        const auto& path = segments_.front().path;
-        if (spares_.size() < options_.spares_max) {
+    while (live_.size() > 1 && live_[1].segment.header.first <= position) {
+        const auto& path = live_.front().segment.path;
+        if (spares_.size() < options_.spares_max && live_.front().file.expired()) {
             std::filesystem::path to = path;
             to.replace_extension(".spare");
             BLKFERRY_TRY(files_.rename(path, to));
@@ -322,9 +406,14 @@ Result<void> Journal::drop_below(Position position) {
         } else {
             BLKFERRY_TRY(files_.remove(path));
         }
-        segments_.erase(segments_.begin());
+        live_.erase(live_.begin());
     }
     return {};
+}
+
+void Journal::trim() noexcept {
+    writer_.trim();
+    pool_.trim();
 }
 
 }  // namespace blkferry::store

@@ -12,7 +12,7 @@ namespace blkferry::store {
 
 namespace {
 constexpr std::uint64_t segment_magic = 0x31304C4E524A4642;  // "BFJRNL01"
-constexpr std::uint32_t segment_version = 1;
+constexpr std::uint32_t segment_version = 2;
 constexpr std::uint32_t entry_magic = 0x454A4642;  // "BFJE"
 }  // namespace
 
@@ -21,6 +21,7 @@ std::string_view to_string(EntryType type) noexcept {
         case EntryType::frame: return "FRAME";
         case EntryType::session: return "SESSION";
         case EntryType::point: return "POINT";
+        case EntryType::pad: return "PAD";
     }
     return "UNKNOWN";
 }
@@ -33,6 +34,7 @@ SegmentHeaderBytes encode(const SegmentHeader& h) noexcept {
     store_le(raw.data() + 32, h.number);
     store_le(raw.data() + 40, h.first);
     store_le(raw.data() + 48, h.salt);
+    store_le(raw.data() + 56, h.committed);
     store_le(raw.data() + 64, crc32c(std::span(raw).first(64)));
     return raw;
 }
@@ -47,7 +49,7 @@ Result<SegmentHeader> decode_segment_header(std::span<const std::byte, segment_h
         return fail(Errc::unsupported, fmt::format("segment has format version {}, this program reads {}", version,
                                                    segment_version));
     const auto rest = raw.subspan(68);
-    if (load_le<std::uint32_t>(raw.data() + 12) != 0 || load_le<std::uint64_t>(raw.data() + 56) != 0 ||
+    if (load_le<std::uint32_t>(raw.data() + 12) != 0 ||
         !std::ranges::all_of(rest, [](std::byte b) { return b == std::byte{0}; }))
         return fail(Errc::corrupt, "segment header has reserved bytes that are not zero");
     SegmentHeader h;
@@ -55,8 +57,9 @@ Result<SegmentHeader> decode_segment_header(std::span<const std::byte, segment_h
     h.number = load_le<std::uint64_t>(raw.data() + 32);
     h.first = load_le<std::uint64_t>(raw.data() + 40);
     h.salt = load_le<std::uint64_t>(raw.data() + 48);
-    if (h.first % entry_align != 0)
-        return fail(Errc::corrupt, "segment header has a first position that is not aligned");
+    h.committed = load_le<std::uint64_t>(raw.data() + 56);
+    if (h.first % entry_align != 0 || h.committed > h.first || h.first > position_max)
+        return fail(Errc::corrupt, "segment header has impossible positions");
     return h;
 }
 
@@ -79,7 +82,7 @@ Result<EntryHeader> decode_entry_header(std::span<const std::byte, entry_header_
     if (load_le<std::uint32_t>(raw.data() + 44) != crc32c(raw.first(44)))
         return fail(Errc::corrupt, "entry header checksum is wrong");
     const auto type = std::to_integer<unsigned>(raw[4]);
-    if (type < static_cast<unsigned>(EntryType::frame) || type > static_cast<unsigned>(EntryType::point))
+    if (type < static_cast<unsigned>(EntryType::frame) || type > static_cast<unsigned>(EntryType::pad))
         return fail(Errc::corrupt, fmt::format("entry has unknown type {}", type));
     if (raw[5] != std::byte{0} || raw[6] != std::byte{0} || raw[7] != std::byte{0} ||
         load_le<std::uint32_t>(raw.data() + 40) != 0)
@@ -91,9 +94,10 @@ Result<EntryHeader> decode_entry_header(std::span<const std::byte, entry_header_
     h.position = load_le<std::uint64_t>(raw.data() + 16);
     h.committed = load_le<std::uint64_t>(raw.data() + 24);
     h.salt = load_le<std::uint64_t>(raw.data() + 32);
-    if (h.length > entry_body_bytes_max)
-        return fail(Errc::corrupt, fmt::format("entry has a body of {} bytes, {} allowed", h.length, entry_body_bytes_max));
-    if (h.position % entry_align != 0 || h.committed > h.position)
+    const std::uint64_t allowed = h.type == EntryType::pad ? pad_body_bytes_max : entry_body_bytes_max;
+    if (h.length > allowed)
+        return fail(Errc::corrupt, fmt::format("entry has a body of {} bytes, {} allowed", h.length, allowed));
+    if (h.position % entry_align != 0 || h.committed > h.position || h.position > position_max)
         return fail(Errc::corrupt, "entry has impossible positions");
     return h;
 }

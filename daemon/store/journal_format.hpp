@@ -24,6 +24,7 @@ enum class EntryType : std::uint8_t {
     frame = 1,    ///< one frame of a batch, header and body as received
     session = 2,  ///< an agent connected (JSON): its disk table holds from here on, an unfinished batch is void
     point = 3,    ///< the server wants a recovery point at the mark of the last batch (JSON)
+    pad = 4,      ///< fills up a block or a segment: its body means nothing and may not have been written
 };
 [[nodiscard]] std::string_view to_string(EntryType type) noexcept;
 
@@ -31,20 +32,27 @@ inline constexpr std::size_t segment_header_bytes = 4096;
 inline constexpr std::size_t entry_header_bytes = 48;
 /// Entries start at multiples of this, in the file and in positions.
 inline constexpr std::size_t entry_align = 16;
+/// No journal grows beyond this, so that sums of positions never wrap.
+inline constexpr Position position_max = Position{1} << 62;
+/// A PAD fills at most what an entry of full size and another PAD's header did not fit into.
+inline constexpr std::size_t pad_body_bytes_max = 2U << 20;
 inline constexpr std::size_t entry_body_bytes_max = proto::frame_header_bytes + proto::frame_body_bytes_max;
+/// Files are written in blocks of this size; what was durable is never written again, so each commit ends with a full one.
+inline constexpr std::size_t block_bytes = 4096;
 inline constexpr std::uint64_t segment_bytes_min = 4U << 20;
 inline constexpr std::uint64_t segment_bytes_max = 1ULL << 30;
 
 /// Head of a segment file, 4096 bytes, little-endian:
 ///
 ///     0 u64 magic "BFJRNL01"   8 u32 version   12 u32 zero   16 u8[16] store uuid
-///    32 u64 number            40 u64 first position   48 u64 salt   56 u64 zero
+///    32 u64 number            40 u64 first position   48 u64 salt   56 u64 committed
 ///    64 u32 CRC-32C of bytes 0..63   then zeroes
 struct SegmentHeader {
     Uuid store;
     std::uint64_t number = 0;
     Position first = 0;
     std::uint64_t salt = 0;  ///< random, new each time that a file becomes a segment
+    Position committed = 0;  ///< everything below was durable when this header was written
     bool operator==(const SegmentHeader&) const = default;
 };
 using SegmentHeaderBytes = std::array<std::byte, segment_header_bytes>;
@@ -59,7 +67,7 @@ using SegmentHeaderBytes = std::array<std::byte, segment_header_bytes>;
 struct EntryHeader {
     EntryType type = EntryType::frame;
     std::uint32_t length = 0;    ///< bytes of body; zeroes fill up to the next multiple of entry_align
-    std::uint32_t body_crc = 0;
+    std::uint32_t body_crc = 0;  ///< zero of a PAD
     Position position = 0;
     Position committed = 0;      ///< everything below was durable when this entry was written
     std::uint64_t salt = 0;

@@ -50,12 +50,21 @@ Result<EntryView> JournalReader::step(Position limit, Read&& read) {
     return view;
 }
 
+template <class Read>
+Result<EntryView> JournalReader::step_over_pads(Position limit, Read&& read) {
+    for (;;) {
+        auto view = step(limit, read);
+        if (!view || view->header.type != EntryType::pad)
+            return view;
+    }
+}
+
 Result<EntryView> JournalReader::next(Position limit) {
-    return step(limit, [this](Position end) { return reader_.entry(at_, end); });
+    return step_over_pads(limit, [this](Position end) { return reader_.entry(at_, end); });
 }
 
 Result<EntryView> JournalReader::next_head(Position limit, std::size_t body_bytes) {
-    return step(limit, [this, body_bytes](Position end) { return reader_.head(at_, end, body_bytes); });
+    return step_over_pads(limit, [this, body_bytes](Position end) { return reader_.head(at_, end, body_bytes); });
 }
 
 }  // namespace blkferry::store

@@ -11,7 +11,7 @@
 
 namespace blkferry::store {
 
-/// Reads entries in order from a position, also while the journal grows: the caller says how far it may go (the committed
+/// Reads entries (but padding) in order from a position, also while the journal grows: the caller says how far it may go (the committed
 /// position). Uses its own descriptors; holds one segment open and one buffer (a little over two frames). One thread.
 class JournalReader {
 public:
@@ -31,6 +31,8 @@ private:
     [[nodiscard]] Result<void> locate(Position limit);
     template <class Read>
     [[nodiscard]] Result<EntryView> step(Position limit, Read&& read);
+    template <class Read>
+    [[nodiscard]] Result<EntryView> step_over_pads(Position limit, Read&& read);
 
     FileSystem& files_;
     const std::filesystem::path dir_;

@@ -64,7 +64,7 @@ Result<SegmentList> list_segments(FileSystem& files, const std::filesystem::path
 
 Result<void> SegmentReader::open(FileSystem& files, const Segment& segment) {
     file_.reset();
-    BLKFERRY_TRY_ASSIGN(file_, files.open(segment.path, OpenMode::read));
+    BLKFERRY_TRY_ASSIGN(file_, files.open(segment.path, OpenMode::read, Caching::direct));
     segment_ = segment;
     valid_ = 0;
     buffer_offset_ = 0;
@@ -76,27 +76,32 @@ std::unexpected<Error> SegmentReader::damaged(Position at, std::string_view why)
                                            segment_.path.string(), segment_.offset_of(at), at, why));
 }
 
+/// Whole blocks are read, but nothing at or behind `end` counts: the journal may be writing there.
 Result<std::span<const std::byte>> SegmentReader::load(std::uint64_t offset, std::size_t bytes, std::size_t ahead,
                                                        std::uint64_t end) {
     const std::uint64_t have_end = buffer_offset_ + valid_;
     if (offset >= buffer_offset_ && offset + bytes <= have_end)
-        return std::span(buffer_).subspan(static_cast<std::size_t>(offset - buffer_offset_), bytes);
-    std::size_t kept = 0;
-    if (offset >= buffer_offset_ && offset < have_end) {
-        kept = static_cast<std::size_t>(have_end - offset);
-        std::memmove(buffer_.data(), buffer_.data() + (offset - buffer_offset_), kept);
+        return buffer_.bytes().subspan(static_cast<std::size_t>(offset - buffer_offset_), bytes);
+    const std::uint64_t begin = align_down(offset);
+    const std::uint64_t want_end =
+        align_up(offset + bytes < end ? std::min<std::uint64_t>(offset + std::max(bytes, ahead), end) : offset + bytes);
+    const auto want = static_cast<std::size_t>(want_end - begin);
+    std::size_t kept = 0;  // whole blocks of what is there
+    if (begin >= buffer_offset_ && begin < have_end)
+        kept = static_cast<std::size_t>(align_down(have_end) - begin);
+    if (buffer_.size() < want) {
+        IoBuffer larger(std::max<std::size_t>(want, 64U << 10));
+        std::copy_n(buffer_.data() + (begin - buffer_offset_), kept, larger.data());
+        buffer_ = std::move(larger);
+    } else if (kept > 0) {
+        std::memmove(buffer_.data(), buffer_.data() + (begin - buffer_offset_), kept);
     }
+    buffer_offset_ = begin;
     valid_ = kept;
-    buffer_offset_ = offset;
-    std::size_t want = bytes;
-    if (offset + bytes < end)
-        want = static_cast<std::size_t>(std::min<std::uint64_t>(bytes + ahead, end - offset));
-    if (buffer_.size() < want)
-        buffer_.resize(want);
-    BLKFERRY_TRY_ASSIGN(const std::size_t n,
-                        file_->read(std::span(buffer_).subspan(kept, want - kept), offset + kept));
-    valid_ += n;
-    return std::span(buffer_).first(std::min(bytes, valid_));
+    BLKFERRY_TRY_ASSIGN(const std::size_t n, file_->read(buffer_.bytes().subspan(kept, want - kept), begin + kept));
+    valid_ = static_cast<std::size_t>(std::min<std::uint64_t>(kept + n, std::max(end, offset + bytes) - begin));
+    const auto inside = static_cast<std::size_t>(offset - begin);
+    return buffer_.bytes().subspan(std::min(inside, valid_), std::min(bytes, valid_ - std::min(inside, valid_)));
 }
 
 Result<EntryHeader> SegmentReader::header(Position at, Position limit, std::size_t ahead) {
@@ -115,6 +120,8 @@ Result<EntryHeader> SegmentReader::header(Position at, Position limit, std::size
 Result<EntryView> SegmentReader::entry(Position at, Position limit) {
     EntryView view;
     BLKFERRY_TRY_ASSIGN(view.header, header(at, limit, ahead_bytes));
+    if (view.header.type == EntryType::pad)
+        return view;
     const std::uint64_t offset = segment_.offset_of(at);
     const std::size_t bytes = entry_header_bytes + view.header.length;
     BLKFERRY_TRY_ASSIGN(const auto raw, load(offset, bytes, ahead_bytes, segment_.offset_of(limit)));
@@ -129,6 +136,8 @@ Result<EntryView> SegmentReader::entry(Position at, Position limit) {
 Result<EntryView> SegmentReader::head(Position at, Position limit, std::size_t body_bytes) {
     EntryView view;
     BLKFERRY_TRY_ASSIGN(view.header, header(at, limit, body_bytes));
+    if (view.header.type == EntryType::pad)
+        return view;
     const std::size_t bytes = entry_header_bytes + std::min<std::size_t>(view.header.length, body_bytes);
     BLKFERRY_TRY_ASSIGN(const auto raw, load(segment_.offset_of(at), bytes, 0, segment_.offset_of(limit)));
     if (raw.size() != bytes)
@@ -137,20 +146,27 @@ Result<EntryView> SegmentReader::head(Position at, Position limit, std::size_t b
     return view;
 }
 
-Result<bool> SegmentReader::durable_evidence(Position at) {
+Result<bool> SegmentReader::durable_evidence(Position from, Position at) {
     constexpr std::size_t window = 1U << 20;
-    const std::uint64_t end = segment_.file_bytes;
-    std::vector<std::byte> raw(window + entry_header_bytes);
-    for (std::uint64_t offset = segment_.offset_of(at); offset < end; offset += window) {
-        BLKFERRY_TRY_ASSIGN(const std::size_t n, file_->read(raw, offset));
+    const IoBuffer raw(window + io_align);  // windows overlap: headers lie anywhere
+    std::uint64_t offset = align_down(segment_.offset_of(from));
+    while (offset < segment_.file_bytes) {
+        BLKFERRY_TRY_ASSIGN(const std::optional<std::uint64_t> data, file_->next_data(offset));
+        if (!data)
+            return false;
+        if (*data > offset + io_align)
+            offset = align_down(*data) - io_align;
+        BLKFERRY_TRY_ASSIGN(const std::size_t n, file_->read(raw.bytes(), offset));
         for (std::size_t i = 0; i < window && i + entry_header_bytes <= n; i += entry_align) {
-            const auto part = std::span<const std::byte>(raw).subspan(i).first<entry_header_bytes>();
+            const auto part = std::span<const std::byte>(raw.bytes()).subspan(i).first<entry_header_bytes>();
             if (load_le<std::uint32_t>(part.data()) == 0 || load_le<std::uint64_t>(part.data() + 32) != segment_.header.salt)
                 continue;
             const auto header = decode_entry_header(part);
-            if (header && segment_.offset_of(header->position) == offset + i && header->committed > at)
+            if (header && header->position >= from && segment_.offset_of(header->position) == offset + i &&
+                header->committed > at)
                 return true;
         }
+        offset += window;
     }
     return false;
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "store/file.hpp"
+#include "store/io_buffer.hpp"
 #include "store/journal_format.hpp"
 
 namespace blkferry::store {
@@ -44,7 +45,8 @@ struct SegmentList {
 /// name), so a bad one is Errc::corrupt.
 [[nodiscard]] Result<SegmentList> list_segments(FileSystem& files, const std::filesystem::path& dir, const Uuid& store);
 
-/// Reads entries of one segment file through one buffer (at most two entries). One thread.
+/// Reads entries of one segment file, around the page cache where the file system can, through one buffer of whole blocks
+/// (at most an entry and what is read ahead). One thread.
 class SegmentReader {
 public:
     [[nodiscard]] Result<void> open(FileSystem& files, const Segment& segment);
@@ -56,11 +58,11 @@ public:
     [[nodiscard]] Result<EntryView> entry(Position at, Position limit);
     /// The same without verifying the body, of which only the first `body_bytes` are there.
     [[nodiscard]] Result<EntryView> head(Position at, Position limit, std::size_t body_bytes);
-    /// Looks behind `at` for an entry that says that `at` was durable.
-    [[nodiscard]] Result<bool> durable_evidence(Position at);
+    /// Looks from position `from` on for an entry that says that position `at` was durable.
+    [[nodiscard]] Result<bool> durable_evidence(Position from, Position at);
 
 private:
-    static constexpr std::size_t ahead_bytes = 256U << 10;
+    static constexpr std::size_t ahead_bytes = 1U << 20;
     [[nodiscard]] Result<std::span<const std::byte>> load(std::uint64_t offset, std::size_t bytes, std::size_t ahead,
                                                           std::uint64_t end);
     [[nodiscard]] Result<EntryHeader> header(Position at, Position limit, std::size_t ahead);
@@ -68,9 +70,9 @@ private:
 
     std::unique_ptr<File> file_;
     Segment segment_;
-    std::vector<std::byte> buffer_;
+    IoBuffer buffer_;
     std::size_t valid_ = 0;            ///< bytes of buffer_ that hold data
-    std::uint64_t buffer_offset_ = 0;  ///< file offset of buffer_[0]
+    std::uint64_t buffer_offset_ = 0;  ///< file offset of the buffer's begin, a whole block
 };
 
 }  // namespace blkferry::store

@@ -9,6 +9,11 @@ namespace blkferry::store {
 
 namespace {
 constexpr std::size_t wanted_points_max = 16;
+constexpr std::size_t small_body_bytes = 1024;
+/// Buffers for bodies that travelled compressed.
+constexpr std::size_t arena_buffer_bytes = 1280U << 10;
+constexpr std::size_t arena_buffers_kept_max = 6;
+static_assert(proto::frame_body_bytes_max <= arena_buffer_bytes);
 
 std::span<const std::byte> bytes_of(const std::string& text) noexcept {
     return std::as_bytes(std::span(text));
@@ -16,7 +21,13 @@ std::span<const std::byte> bytes_of(const std::string& text) noexcept {
 }  // namespace
 
 SourceStore::SourceStore(Context context, std::filesystem::path dir, std::string name, SourceOptions options)
-    : context_(context), dir_(std::move(dir)), name_(std::move(name)), options_(options) {}
+    : context_(context),
+      dir_(std::move(dir)),
+      name_(std::move(name)),
+      options_(options),
+      raw_pool_(arena_buffer_bytes, arena_buffers_kept_max),
+      arena_(raw_pool_),
+      hand_off_(options.hand_off_bytes) {}
 
 SourceStore::~SourceStore() = default;
 
@@ -58,7 +69,7 @@ Result<void> SourceStore::recover() {
     durable_ = {receiver_->batch(), receiver_->mark(), receiver_->time_ns(), complete_end_};
     BLKFERRY_TRY_ASSIGN(points_, PointStore::open(files, dir_ / "points", context_.signer));
     BLKFERRY_TRY_ASSIGN(applier_, Applier::open(files, context_.clock, context_.engine, *points_, dir_, context_.store,
-                                                name_, options_.applier, std::move(checkpoint)));
+                                                name_, options_.applier, std::move(checkpoint), &hand_off_));
     publish_state();
     if (context_.catalogue != nullptr) {
         BLKFERRY_TRY(context_.catalogue->put_checkpoint(name_, applier_->stored(), context_.clock.realtime_ns()));
@@ -79,6 +90,7 @@ Result<void> SourceStore::replay(const EntryView& entry) {
             return {};
         }
         case EntryType::point: complete_end_ = entry.end(); return {};
+        case EntryType::pad: return {};
         case EntryType::frame: break;
     }
     if (entry.body.size() < proto::frame_header_bytes)
@@ -126,7 +138,7 @@ Result<proto::Welcome> SourceStore::connect(const proto::Hello& hello) {
     welcome.load_id = table_.load_id;
     const DiskTable before = table_;
     const std::string text = encode(session);
-    BLKFERRY_TRY_ASSIGN(const Position end, journal_->append(EntryType::session, bytes_of(text)));
+    BLKFERRY_TRY_ASSIGN(const Position end, append_text(EntryType::session, text));
     BLKFERRY_TRY(table_.begin_session(session));
     complete_end_ = end;
     marks_.push_back({end, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
@@ -160,15 +172,49 @@ Result<Receiver::Step> SourceStore::take(const proto::FrameReader::View& frame) 
         used_bytes() >= options_.quota_bytes)
         return fail(Errc::no_space, fmt::format("source {} uses {} bytes of its {}: raise its quota or remove recovery points",
                                                 name_, used_bytes(), options_.quota_bytes));
-    BLKFERRY_TRY_ASSIGN(const auto body, proto::decode_body(frame.header, frame.wire, decompressor_, scratch_));
-    BLKFERRY_TRY_ASSIGN(const Receiver::Step step, receiver_->take(frame.header, body, journal_->end()));
-    BLKFERRY_TRY_ASSIGN(const Position end, journal_->append(EntryType::frame, frame.whole));
+    BodyArena::Piece raw;
+    std::span<const std::byte> body = frame.wire;
+    if (frame.header.codec == Codec::none) {
+        BLKFERRY_TRY(proto::verify_body(frame.header, body));
+    } else {
+        raw = arena_.take(frame.header.raw_len);
+        BLKFERRY_TRY(proto::decode_body_into(frame.header, frame.wire, decompressor_, raw.bytes));
+        body = raw.bytes;
+    }
+    BLKFERRY_TRY_ASSIGN(const Position position, journal_->reserve(frame.whole.size()));
+    BLKFERRY_TRY_ASSIGN(const Receiver::Step step, receiver_->take(frame.header, body, position));
+    BLKFERRY_TRY_ASSIGN(const Journal::Appended put, journal_->append(EntryType::frame, frame.whole));
+    if (step.batch_begin)
+        batch_begin_ = put.position;
+    JournalEntry entry{EntryType::frame, put.position, put.end, frame.header, body, raw.owner};
+    if (!raw.owner) {
+        entry.body = put.body.subspan(proto::frame_header_bytes);
+        entry.owner = put.owner;
+    }
+    hand_over(std::move(entry));
     if (step.batch_end) {
-        complete_end_ = end;
-        marks_.push_back({end, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
+        complete_end_ = put.end;
+        hand_off_.push_batch(batch_begin_, put.end);
+        marks_.push_back({put.end, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
         BLKFERRY_TRY(append_wanted_points());
     }
     return step;
+}
+
+/// A small body moves into memory of its own: it would keep a whole buffer from its next use.
+void SourceStore::hand_over(JournalEntry entry) {
+    if (entry.body.size() <= small_body_bytes) {
+        auto copy = std::make_shared<std::vector<std::byte>>(entry.body.begin(), entry.body.end());
+        entry.body = *copy;
+        entry.owner = std::move(copy);
+    }
+    hand_off_.push(std::move(entry));
+}
+
+Result<Position> SourceStore::append_text(EntryType type, const std::string& text) {
+    BLKFERRY_TRY_ASSIGN(const Journal::Appended put, journal_->append(type, bytes_of(text)));
+    hand_over({type, put.position, put.end, {}, put.body, put.owner});
+    return put.end;
 }
 
 Durable SourceStore::advance(Position committed) {
@@ -179,6 +225,35 @@ Durable SourceStore::advance(Position committed) {
         marks_.pop_front();
     }
     return durable_;
+}
+
+std::vector<WriteTicket> SourceStore::take_writes() {
+    return journal_->take_writes();
+}
+
+Result<void> SourceStore::end_write(std::uint64_t number, int sys_result) {
+    return journal_->end_write(number, sys_result);
+}
+
+std::uint64_t SourceStore::in_flight_bytes() const noexcept {
+    return journal_->in_flight_bytes();
+}
+
+bool SourceStore::is_written(const SyncTicket& ticket) const noexcept {
+    return journal_->is_written(ticket);
+}
+
+bool SourceStore::journal_direct() const noexcept {
+    return journal_->direct();
+}
+
+void SourceStore::trim() {
+    if (applied() < durable().position || journal_->in_flight_bytes() > 0)
+        return;
+    journal_->trim();
+    arena_.trim();
+    raw_pool_.trim();
+    hand_off_.trim();
 }
 
 Result<std::optional<SyncTicket>> SourceStore::begin_commit() {
@@ -206,7 +281,7 @@ std::uint64_t SourceStore::uncommitted_bytes() const noexcept {
 
 Result<void> SourceStore::append_point(const PointEntry& entry) {
     const std::string text = encode(entry);
-    BLKFERRY_TRY_ASSIGN(complete_end_, journal_->append(EntryType::point, bytes_of(text)));
+    BLKFERRY_TRY_ASSIGN(complete_end_, append_text(EntryType::point, text));
     marks_.push_back({complete_end_, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
     return {};
 }
@@ -268,6 +343,7 @@ Result<ApplyReport> SourceStore::apply_some(std::uint64_t budget_bytes) {
     BLKFERRY_TRY_ASSIGN(ApplyReport report, applier_->apply_some(durable().position, budget_bytes));
     if (report.checkpointed)
         BLKFERRY_TRY(after_checkpoint());
+    journal_->prepare_next();
     publish_state();
     return report;
 }

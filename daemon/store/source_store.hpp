@@ -35,6 +35,7 @@ struct SourceOptions {
     JournalOptions journal;
     Applier::Options applier;
     std::uint64_t journal_keep_bytes = 256U << 20;  ///< applied journal kept for replay to any mark
+    std::size_t hand_off_bytes = 7U << 20;          ///< received entries that wait in memory for the worker
     std::uint64_t quota_bytes = 0;                  ///< 0: none. A new batch is refused above it
 };
 
@@ -52,7 +53,7 @@ struct SourceStatus {
 
 /// Everything of one source in `<store>/sources/<name>/`. Two threads use it, each its own half:
 ///
-///     loop    connect → take → begin_commit … end_commit → ACK(durable())      request_point()
+///     loop    connect → take → take_writes ⇒ end_write … begin_commit ⇒ end_commit → ACK(durable())     request_point()
 ///     worker  apply_some(), compare(), checkpoint(), collect(), remove_point()
 ///
 /// status() and points() are for any thread. No call of one half waits for the other but for a short lock. After an error
@@ -86,14 +87,25 @@ public:
     /// connection must end; connect() starts anew. Errc::no_space: disk full or quota.
     [[nodiscard]] Result<Receiver::Step> take(const proto::FrameReader::View& frame);
 
-    /// Group commit. Call when the loop has drained its sockets; several batches may be covered by one ticket.
+    /// Blocks of the journal to be written now, by io_uring; each comes back by end_write(). Call after take() and
+    /// begin_commit().
+    [[nodiscard]] std::vector<WriteTicket> take_writes();
+    [[nodiscard]] Result<void> end_write(std::uint64_t number, int sys_result);
+    [[nodiscard]] std::uint64_t in_flight_bytes() const noexcept;
+
+    /// Group commit; several batches may be covered by one ticket. Sync its files when is_written().
     [[nodiscard]] Result<std::optional<SyncTicket>> begin_commit();
+    [[nodiscard]] bool is_written(const SyncTicket& ticket) const noexcept;
     [[nodiscard]] Result<Durable> end_commit(const SyncTicket& ticket, int sys_result);
     /// The blocking form.
     [[nodiscard]] Result<Durable> commit();
     [[nodiscard]] Durable durable() const;
     /// Bytes of batches that are in the journal's hands and not durable yet.
     [[nodiscard]] std::uint64_t uncommitted_bytes() const noexcept;
+    /// The journal is written around the page cache; false where the file system cannot.
+    [[nodiscard]] bool journal_direct() const noexcept;
+    /// Gives back memory that an idle source does not need.
+    void trim();
 
     /// Asks for a recovery point at the next batch boundary (now if no batch is open). The outcome comes out of
     /// apply_some() with this request number and from_server set.
@@ -125,6 +137,8 @@ private:
     SourceStore(Context context, std::filesystem::path dir, std::string name, SourceOptions options);
     [[nodiscard]] Result<void> recover();
     [[nodiscard]] Result<void> replay(const EntryView& entry);
+    [[nodiscard]] Result<Position> append_text(EntryType type, const std::string& text);
+    void hand_over(JournalEntry entry);
     [[nodiscard]] Result<void> append_point(const PointEntry& entry);
     [[nodiscard]] Result<void> append_wanted_points();
     [[nodiscard]] Durable advance(Position committed);
@@ -144,9 +158,15 @@ private:
     std::unique_ptr<Journal> journal_;
     Decompressor decompressor_;
     std::vector<std::byte> scratch_;
+    BufferPool raw_pool_;
+    BodyArena arena_;                      ///< bodies that travelled compressed
+    Position batch_begin_ = 0;             ///< of the open batch
     std::deque<Mark> marks_;               ///< complete batches and entries, not committed yet
     std::vector<PointEntry> wanted_points_;
     Position complete_end_ = 0;            ///< behind the last complete batch or entry
+
+    // both, by itself thread-safe
+    HandOff hand_off_;
 
     // worker
     std::unique_ptr<PointStore> points_;

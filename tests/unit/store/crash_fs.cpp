@@ -42,10 +42,11 @@ void fail_sync(CrashFs::Inode& inode) {
 
 class CrashFile final : public File {
 public:
-    CrashFile(CrashFs& fs, std::shared_ptr<CrashFs::Inode> inode, std::string path, bool writable)
-        : fs_(fs), inode_(std::move(inode)), path_(std::move(path)), writable_(writable), life_(fs.life_) {}
+    CrashFile(CrashFs& fs, std::shared_ptr<CrashFs::Inode> inode, std::string path, bool writable, bool direct)
+        : fs_(fs), inode_(std::move(inode)), path_(std::move(path)), writable_(writable), direct_(direct), life_(fs.life_) {}
 
     Result<std::size_t> read(std::span<std::byte> data, std::uint64_t offset) override {
+        BLKFERRY_TRY(check_alignment(data, offset));
         const auto& now = inode_->now;
         if (offset >= now.size())
             return 0;
@@ -55,8 +56,10 @@ public:
     }
     Result<void> write(std::span<const std::span<const std::byte>> parts, std::uint64_t offset) override {
         std::vector<std::byte> all;
-        for (const auto part : parts)
+        for (const auto part : parts) {
+            BLKFERRY_TRY(check_alignment(part, offset));
             all.insert(all.end(), part.begin(), part.end());
+        }
         BLKFERRY_TRY(begin("write", [&] { put(all, offset); }));
         put(all, offset);
         return {};
@@ -79,6 +82,12 @@ public:
             inode_->now.resize(bytes);
         };
         BLKFERRY_TRY(begin("truncate", act));
+        act();
+        return {};
+    }
+    Result<void> allocate(std::uint64_t offset, std::uint64_t bytes) override {
+        const auto act = [&] { inode_->now.resize(std::max<std::uint64_t>(inode_->now.size(), offset + bytes)); };
+        BLKFERRY_TRY(begin("allocate", act));
         act();
         return {};
     }
@@ -123,8 +132,16 @@ public:
         return {};
     }
     int fd() const noexcept override { return -1; }
+    bool direct() const noexcept override { return direct_; }
 
 private:
+    /// As O_DIRECT has it.
+    Result<void> check_alignment(std::span<const std::byte> data, std::uint64_t offset) const {
+        if (direct_ && (offset % block_bytes != 0 || data.size() % block_bytes != 0 ||
+                        reinterpret_cast<std::uintptr_t>(data.data()) % block_bytes != 0))
+            return fail_errno(EINVAL, path_);
+        return {};
+    }
     std::vector<std::byte>::iterator at(std::uint64_t offset) {
         return inode_->now.begin() + static_cast<std::ptrdiff_t>(offset);
     }
@@ -160,6 +177,7 @@ private:
     std::shared_ptr<CrashFs::Inode> inode_;
     const std::string path_;
     const bool writable_;
+    const bool direct_;
     const std::uint64_t life_;
 };
 
@@ -177,7 +195,7 @@ void CrashFs::change(const std::string& dir, std::function<void(Names&)> apply) 
     pending_.push_back({dir, std::move(apply)});
 }
 
-Result<std::unique_ptr<File>> CrashFs::open(const std::filesystem::path& path, OpenMode mode) {
+Result<std::unique_ptr<File>> CrashFs::open(const std::filesystem::path& path, OpenMode mode, store::Caching caching) {
     const std::string name = path.string();
     auto it = now_.find(name);
     if (mode == OpenMode::create) {
@@ -193,7 +211,8 @@ Result<std::unique_ptr<File>> CrashFs::open(const std::filesystem::path& path, O
     }
     if (it == now_.end())
         return fail_errno(ENOENT, name);
-    return std::make_unique<CrashFile>(*this, it->second, name, mode != OpenMode::read);
+    return std::make_unique<CrashFile>(*this, it->second, name, mode != OpenMode::read,
+                                       caching == store::Caching::direct);
 }
 
 Result<void> CrashFs::rename(const std::filesystem::path& from, const std::filesystem::path& to) {

@@ -27,7 +27,9 @@ public:
         std::uint64_t durable_bytes = 0;
     };
 
-    Result<std::unique_ptr<store::File>> open(const std::filesystem::path& path, store::OpenMode mode) override;
+    using FileSystem::open;
+    Result<std::unique_ptr<store::File>> open(const std::filesystem::path& path, store::OpenMode mode,
+                                              store::Caching caching) override;
     Result<void> rename(const std::filesystem::path& from, const std::filesystem::path& to) override;
     Result<void> remove(const std::filesystem::path& path) override;
     Result<void> make_dir(const std::filesystem::path& path) override;

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -65,6 +66,7 @@ private:
     [[nodiscard]] bool send(const ModelBatch& b, std::size_t frames);
     [[nodiscard]] bool send_batch();
     [[nodiscard]] bool commit();
+    [[nodiscard]] bool write_some(std::size_t leave);
     [[nodiscard]] bool apply(std::uint64_t budget);
     [[nodiscard]] bool drop_a_point();
     void check_points();
@@ -85,6 +87,7 @@ private:
     std::unique_ptr<Signer> signer_;
     SourceOptions options_;
     std::unique_ptr<SourceStore> store_;
+    std::vector<WriteTicket> flying_;                    ///< writes of the journal that have not reached the disk
 
     std::deque<ModelBatch> unacked_;
     std::size_t sent_ = 0;                               ///< of unacked_, in this connection
@@ -98,7 +101,9 @@ private:
 };
 
 bool History::open() {
+    flying_.clear();
     store_.reset();
+    options_.hand_off_bytes = below(3) == 0 ? 0 : below(2) == 0 ? 100'000 : 7U << 20;
     auto opened = SourceStore::open({fs_, clock_, *engine_, store_id, signer_.get(), nullptr}, source_dir, "web1", options_);
     if (!ok(opened))
         return false;
@@ -177,6 +182,24 @@ bool History::send_batch() {
     return true;
 }
 
+/// Lets writes end, in any order, until at most `leave` are on their way.
+bool History::write_some(std::size_t leave) {
+    std::ranges::move(store_->take_writes(), std::back_inserter(flying_));
+    while (flying_.size() > leave) {
+        const auto it = flying_.begin() + static_cast<std::ptrdiff_t>(below(flying_.size()));
+        const WriteTicket w = std::move(*it);
+        flying_.erase(it);
+        const auto written = w.file->write(w.data, w.offset);
+        if (!ok(written)) {
+            (void)store_->end_write(w.number, -EIO);
+            return false;
+        }
+        if (!ok(store_->end_write(w.number, 0)))
+            return false;
+    }
+    return true;
+}
+
 bool History::commit() {
     if (below(2) == 0) {
         const auto d = store_->commit();
@@ -192,7 +215,13 @@ bool History::commit() {
         return true;
     if (below(2) == 0 && !send_batch())
         return false;
-    const auto synced = (*ticket)->file->sync();
+    if (!write_some(0))
+        return false;
+    BOOST_REQUIRE(store_->is_written(**ticket));
+    Result<void> synced{};
+    for (const auto& file : (*ticket)->files)
+        if (synced)
+            synced = file->sync();
     const auto d = store_->end_commit(**ticket, synced ? 0 : -EIO);
     if (!ok(d))
         return false;
@@ -255,6 +284,10 @@ bool History::step() {
                 return drop_a_point();
             if (below(4) == 0)
                 return ok(store_->checkpoint());
+            if (below(2) == 0)
+                return write_some(below(4));
+            if (below(8) == 0)
+                store_->trim();
             if (below(40) == 0 && sent_ == unacked_.size()) {
                 const auto d = store_->commit();
                 if (!ok(d))

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <functional>
+
+#include "store/file.hpp"
+#include "store/journal_format.hpp"
+#include "store/segment.hpp"
+
+namespace blkferry::store {
+
+/// What journal_scan() found.
+struct JournalScan {
+    SegmentList segments;    ///< none live: a new journal
+    Position from = 0;       ///< where it began
+    Position end = 0;        ///< behind the last good entry
+    Position committed = 0;  ///< everything below is known to have been durable
+    bool torn = false;       ///< what follows `end` is no good entry: not written, or never durable
+};
+
+/// Reads every entry from `from` on, in order, but for padding. An incomplete tail ends it without an error, unless something
+/// behind it says that it was durable: that is Errc::corrupt naming segment and byte. `visit` may stop it with an error.
+[[nodiscard]] Result<JournalScan> journal_scan(FileSystem& files, const std::filesystem::path& dir, const Uuid& store,
+                                               Position from,
+                                               const std::function<Result<void>(const EntryView&)>& visit);
+
+}  // namespace blkferry::store
