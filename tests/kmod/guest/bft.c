@@ -12,6 +12,7 @@
 #include "count.h"
 #include "follow.h"
 #include "nl.h"
+#include "passthrough.h"
 
 static const char *const counters[BLKFERRY_C_MAX] = {
     "ops", "sectors", "done", "cancelled", "cancelled_sectors", "failed", "dirty_ops", "dirty_sectors", "overflows",
@@ -172,7 +173,7 @@ int main(int argc, char **argv)
 
     if (argc < 2)
         goto usage;
-    if (strcmp(argv[1], "count"))
+    if (strcmp(argv[1], "count") && strcmp(argv[1], "sgwrite"))
         nl_open();
     if (!strcmp(argv[1], "info") || !strcmp(argv[1], "floor")) {
         nl_request(&r, argv[1][0] == 'i' ? BLKFERRY_CMD_INFO : BLKFERRY_CMD_SEQ_FLOOR, 0);
@@ -194,6 +195,8 @@ int main(int argc, char **argv)
         err = abuse_maps((uint32_t)strtoul(argv[2], NULL, 0));
     } else if (!strcmp(argv[1], "count") && argc > 4) {
         err = count_writes(argv[2], (unsigned int)strtoul(argv[3], NULL, 0), strtoul(argv[4], NULL, 0));
+    } else if (!strcmp(argv[1], "sgwrite") && argc > 3) {
+        err = passthrough_write(argv[2], (uint32_t)strtoul(argv[3], NULL, 0));
     } else if (!strcmp(argv[1], "tail") && argc > 3) {
         err = abuse_tail((uint32_t)strtoul(argv[2], NULL, 0), strtoull(argv[3] + (argv[3][0] == 'h'), NULL, 0),
                          argv[3][0] == 'h');
@@ -204,6 +207,6 @@ usage:
     if (err == 2)
         fprintf(stderr, "usage: bft info | floor SEQ | list | events N | attach DEV [DATA_BYTES [DESCS [INLINE]]]\n"
                         "  | get|detach|begin|end ID | clear|dirty ID [SECTOR NR]... | cut [MS DEV...]\n"
-                        "  | count DEV N BYTES | maps ID | tail ID N|hN | follow ID SOURCE REPLICA [compare] [DELAY_US]\n");
+                        "  | count DEV N BYTES | sgwrite DEV BLOCK | maps ID | tail ID N|hN | follow ID SOURCE REPLICA [compare] [DELAY_US]\n");
     return err;
 }
