@@ -20,6 +20,7 @@ constexpr int backlog = 512;
 constexpr int accepts_per_turn = 64;
 constexpr std::uint64_t pause_ns = 200'000'000;
 constexpr unsigned user_timeout_ms = 20'000;
+constexpr int bind_retry_ms = 50;
 
 Result<std::pair<std::string, std::string>> split(const std::string& address) {
     const std::size_t colon = address.rfind(':');
@@ -60,28 +61,55 @@ Result<Fd> bind_one(const addrinfo& a, const std::string& address) {
     set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
     if (a.ai_family == AF_INET6)
         set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
-    if (::bind(fd.get(), a.ai_addr, a.ai_addrlen) != 0)
-        return fail_errno(errno, fmt::format("cannot bind {}", address));
-    if (::listen(fd.get(), backlog) != 0)
+    if (::bind(fd.get(), a.ai_addr, a.ai_addrlen) != 0 || ::listen(fd.get(), backlog) != 0)
         return fail_errno(errno, fmt::format("cannot listen on {}", address));
     return fd;
+}
+
+/// What to do about an address that cannot be had.
+std::string advice(int err, const std::string& port) {
+    switch (err) {
+        case EADDRINUSE:
+            return fmt::format("another process has the port: \"ss -ltnp 'sport = :{}'\" names it; end it, or give another address in "
+                               "'listen'", port);
+        case EADDRNOTAVAIL: return "this machine has no such address: see 'ip address', and give another one in 'listen'";
+        case EACCES: return "ports below 1024 need CAP_NET_BIND_SERVICE: give another one in 'listen'";
+        default: return {};
+    }
+}
+
+/// A killed server's sockets live on for a moment while the kernel tears down its io_uring, so a busy port is tried again.
+Result<Fd> bind_patiently(const addrinfo& a, const std::string& address, const std::string& port, std::uint64_t wait_ns) {
+    const std::uint64_t end = loop::Loop::now_ns() + wait_ns;
+    for (;;) {
+        Result<Fd> fd = bind_one(a, address);
+        if (fd)
+            return fd;
+        if (fd.error().sys_errno == EADDRINUSE && loop::Loop::now_ns() < end) {
+            (void)::poll(nullptr, 0, bind_retry_ms);
+            continue;
+        }
+        if (const std::string what = advice(fd.error().sys_errno, port); !what.empty())
+            fd.error().text += "; " + what;
+        return fd;
+    }
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Listener>> Listener::create(loop::Loop& loop, const std::vector<std::string>& listen,
-                                                   Callback accepted, Trouble trouble) {
+                                                   std::uint64_t bind_wait_ns, Callback accepted, Trouble trouble) {
     std::unique_ptr<Listener> l(new Listener(loop));
     l->accepted_ = std::move(accepted);
     l->trouble_ = std::move(trouble);
     for (const std::string& address : listen)
-        BLKFERRY_TRY(l->add(address));
+        BLKFERRY_TRY(l->add(address, bind_wait_ns));
     if (l->sockets_.empty())
         return fail(Errc::invalid, "no address to listen on");
     return l;
 }
 
-Result<void> Listener::add(const std::string& address) {
+Result<void> Listener::add(const std::string& address, std::uint64_t bind_wait_ns) {
     BLKFERRY_TRY_ASSIGN(const auto parts, split(address));
     addrinfo hints{};
     hints.ai_flags = AI_PASSIVE;
@@ -90,9 +118,9 @@ Result<void> Listener::add(const std::string& address) {
     if (const int r = ::getaddrinfo(parts.first.c_str(), parts.second.c_str(), &hints, &list); r != 0)
         return fail(Errc::invalid, fmt::format("cannot resolve {}: {}", address, ::gai_strerror(r)));
     const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(list, ::freeaddrinfo);
-    Result<Fd> fd = bind_one(*list, address);
+    Result<Fd> fd = bind_patiently(*list, address, parts.second, bind_wait_ns);
     if (!fd && fd.error().sys_errno == EAFNOSUPPORT && parts.first == "::")
-        return add("0.0.0.0:" + parts.second);
+        return add("0.0.0.0:" + parts.second, bind_wait_ns);
     if (!fd)
         return std::unexpected(std::move(fd).error());
     sockaddr_storage bound{};

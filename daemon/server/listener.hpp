@@ -26,9 +26,10 @@ public:
     /// A pause in accepting because the system is short of something (EMFILE, ENOBUFS ...).
     using Trouble = std::move_only_function<void(const Error&)>;
 
-    /// Binds and listens on every address. "[::]" serves IPv4 too and falls back to 0.0.0.0 where IPv6 is off.
+    /// Binds and listens on every address. "[::]" serves IPv4 too and falls back to 0.0.0.0 where IPv6 is off. Waits (blocking) up
+    /// to `bind_wait_ns` for an address that is in use.
     [[nodiscard]] static Result<std::unique_ptr<Listener>> create(loop::Loop& loop, const std::vector<std::string>& listen,
-                                                                  Callback accepted, Trouble trouble);
+                                                                  std::uint64_t bind_wait_ns, Callback accepted, Trouble trouble);
     Listener(const Listener&) = delete;
     Listener& operator=(const Listener&) = delete;
     ~Listener() = default;
@@ -42,7 +43,7 @@ private:
         loop::Watch watch;
     };
     explicit Listener(loop::Loop& loop) : loop_(loop) {}
-    [[nodiscard]] Result<void> add(const std::string& address);
+    [[nodiscard]] Result<void> add(const std::string& address, std::uint64_t bind_wait_ns);
     void accept(Socket& socket);
     void pause(int err);
 

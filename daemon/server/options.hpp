@@ -21,6 +21,7 @@ using service::quote;
 /// What the daemon is told (by its configuration file, or by a test).
 struct ServerOptions {
     std::vector<std::string> listen{"[::]:1500"};  ///< "host:port" or "[v6]:port"; port 0: any
+    std::uint64_t bind_wait_ns = 10'000'000'000;   ///< for an address that is still in use, for example by a killed server
     std::filesystem::path store_dir;
     tls::Files tls;
     std::filesystem::path control_socket;          ///< empty: none

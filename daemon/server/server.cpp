@@ -55,7 +55,7 @@ Result<void> Server::begin() {
         BLKFERRY_TRY_ASSIGN(control_, Control::create(*this));
     }
     BLKFERRY_TRY_ASSIGN(listener_, Listener::create(
-                                       loop_, options_.listen, [this](Accepted a) { accepted(std::move(a)); },
+                                       loop_, options_.listen, options_.bind_wait_ns, [this](Accepted a) { accepted(std::move(a)); },
                                        [this](const Error& e) {
                                            ++counters_.accept_pauses;
                                            refused("any", e);

@@ -3,9 +3,13 @@
 
 #include <atomic>
 #include <future>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <thread>
 
 #include "server/admission.hpp"
 #include "server/configure.hpp"
+#include "server/listener.hpp"
 #include "server/range_digests.hpp"
 #include "server/worker_pool.hpp"
 
@@ -13,6 +17,41 @@ using namespace blkferry;
 using namespace blkferry::server;
 
 BOOST_AUTO_TEST_SUITE(parts)
+
+BOOST_AUTO_TEST_CASE(a_busy_address_is_waited_for_and_then_named) {
+    auto loop = loop::Loop::create().value();
+    Fd holder(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    auto* raw = reinterpret_cast<sockaddr*>(&address);
+    BOOST_REQUIRE_EQUAL(::bind(holder.get(), raw, size), 0);
+    BOOST_REQUIRE_EQUAL(::listen(holder.get(), 1), 0);
+    BOOST_REQUIRE_EQUAL(::getsockname(holder.get(), raw, &size), 0);
+    const std::string port = std::to_string(ntohs(address.sin_port));
+    const auto create = [&](const std::string& where, std::uint64_t wait_ns) {
+        return Listener::create(*loop, {where}, wait_ns, [](Accepted) {}, [](const Error&) {});
+    };
+    const auto refused = create("127.0.0.1:" + port, 100'000'000);
+    BOOST_REQUIRE(!refused);
+    BOOST_TEST(refused.error().sys_errno == EADDRINUSE);
+    BOOST_TEST(refused.error().text.find("127.0.0.1:" + port) != std::string::npos);
+    BOOST_TEST(refused.error().text.find("ss -ltnp 'sport = :" + port + "'") != std::string::npos);
+    std::promise<void> waiting;
+    std::thread releaser([&] {
+        waiting.get_future().wait();
+        holder.reset();
+    });
+    waiting.set_value();
+    const auto patient = create("127.0.0.1:" + port, 60'000'000'000);
+    releaser.join();
+    BOOST_REQUIRE_MESSAGE(patient.has_value(), (patient ? std::string() : patient.error().text));
+    BOOST_TEST((*patient)->ports().front() == ntohs(address.sin_port));
+    const auto nowhere = create("192.0.2.1:1", 60'000'000'000);
+    BOOST_REQUIRE(!nowhere);  // at once: waiting would not help
+    BOOST_TEST(nowhere.error().text.find("no such address") != std::string::npos);
+}
 
 BOOST_AUTO_TEST_CASE(range_digests_are_bounded_and_damage_is_refused) {
     BOOST_TEST(range_bytes_of(0) == 65536U);
