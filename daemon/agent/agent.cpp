@@ -67,12 +67,14 @@ Agent::~Agent() {
     shipper_.set_observer(nullptr);
 }
 
+Result<std::unique_ptr<capture::Tracker>> Agent::open_tracker(const AgentOptions& options) {
+    if (options.tracker_socket.empty())
+        return capture::NetlinkTracker::open();
+    return capture::SocketTracker::connect(options.tracker_socket);
+}
+
 Result<void> Agent::start() {
-    if (options_.tracker_socket.empty()) {
-        BLKFERRY_TRY_ASSIGN(tracker_, capture::NetlinkTracker::open());
-    } else {
-        BLKFERRY_TRY_ASSIGN(tracker_, capture::SocketTracker::connect(options_.tracker_socket));
-    }
+    BLKFERRY_TRY_ASSIGN(tracker_, open_tracker(options_));
     BLKFERRY_TRY_ASSIGN(const auto info, tracker_->info());
     load_id_ = info.load_id;
     BLKFERRY_TRY_ASSIGN(auto registry, Registry::open(config_.state_dir));
@@ -80,11 +82,12 @@ Result<void> Agent::start() {
     BLKFERRY_TRY_ASSIGN(auto tls, tls::TlsContext::make_client({config_.cert, config_.key, config_.ca, {}}, config_.server_name));
     tls_.emplace(std::move(tls));
     points_.emplace(*tracker_, shipper_);
+    freeze_cut_.emplace(loop_, [options = options_] { return open_tracker(options); });
     BLKFERRY_TRY(tracker_->subscribe());
     if (tracker_->events_fd() >= 0)
         events_ = loop_.watch(tracker_->events_fd(), POLLIN, [this](std::uint32_t) { tracker_events(); });
     session_ = std::make_unique<Session>(loop_, pool_, shipper_, bucket_, *this);
-    session_->configure({config_.server}, &*tls_);
+    session_->configure(config_.server, &*tls_);
     if (!config_.control_socket.empty()) {
         BLKFERRY_TRY_ASSIGN(control_, control::ControlServer::create(loop_, config_.control_socket));
         add_commands();
@@ -202,7 +205,7 @@ std::string Agent::stall_cause() const {
     if (link != nullptr && link->throttled())
         return fmt::format("bandwidth limit of {}", config::format_rate(bucket_.rate()));
     if (link != nullptr && link->blocked())
-        return fmt::format("network: the connection to {} takes no data", config_.server.str());
+        return fmt::format("network: the connection to {} takes no data", config::to_string(config_.server));
     if (shipper_.window_full() || shipper_.waits_for_server())
         return fmt::format("server: batches are not acknowledged{}{}", server_.cause.empty() ? "" : ": ", server_.cause);
     return fmt::format("nothing was shipped for {} s", (now - progress_ns_) / (1000 * ms));
@@ -401,7 +404,8 @@ void Agent::on_lost(const Error& why) {
         verify_->session_ended();
     flushed_ = false;
     if (why.text != lost_text_)
-        log_.warn("source={} event=disconnected server={} code={} error={}", config_.source, config_.server.str(),
+        log_.warn("source={} event=disconnected server={} code={} error={}", config_.source,
+                  service::quote(config::to_string(config_.server)),
                   to_string(why.code), service::quote(why.text));
     lost_text_ = why.text;
     update_state();

@@ -10,6 +10,7 @@
 
 #include "agent/compare.hpp"
 #include "agent/disk.hpp"
+#include "agent/freeze_cut.hpp"
 #include "agent/points.hpp"
 #include "agent/rates.hpp"
 #include "agent/read_pool.hpp"
@@ -101,6 +102,7 @@ private:
     bool fence(capture::Merger& merger) override;
 
     // agent.cpp
+    [[nodiscard]] static Result<std::unique_ptr<capture::Tracker>> open_tracker(const AgentOptions& options);
     void work();
     void work_soon();
     void tick();
@@ -145,6 +147,7 @@ private:
     std::optional<tls::TlsContext> tls_;
     std::unique_ptr<capture::Tracker> tracker_;
     std::optional<Points> points_;
+    std::optional<FreezeCut> freeze_cut_;
     std::vector<std::unique_ptr<Member>> members_;
     std::vector<Missing> missing_;
     std::unique_ptr<Session> session_;

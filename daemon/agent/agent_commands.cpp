@@ -19,6 +19,8 @@ namespace {
 
 constexpr std::size_t devices_max = 64;
 constexpr std::uint64_t progress_ns = 500'000'000;
+/// After this the module thaws by itself.
+constexpr std::uint32_t freeze_ms_max = 2000;
 
 /// Runs a handler that gives its answer at once.
 template <class F>
@@ -189,14 +191,13 @@ void Agent::command_mark(const Json& request, Reply reply) {
         reply.fail({Errc::closed, 0, fmt::format("there is no session with the server: {}", session_->cause())});
         return;
     }
-    Points::Request r;
-    r.name = std::move(*name);
+    std::vector<std::uint64_t> freeze;
     if (*fs) {
         std::vector<std::uint64_t> devs;
         for (const auto& m : members_)
             devs.push_back(m->disk.dev);
-        r.freeze = mounted_on(devs);
-        if (r.freeze.empty()) {
+        freeze = mounted_on(devs);
+        if (freeze.empty()) {
             reply.fail({Errc::not_found, 0, "no mounted file system lies on a protected disk; ask for a mark without 'fs'"});
             return;
         }
@@ -204,7 +205,8 @@ void Agent::command_mark(const Json& request, Reply reply) {
     reply.line({{"progress", {{"step", "cut"}, {"backlog_bytes", backlog_bytes()}}}});
     const std::uint64_t began = loop::Loop::now_ns();
     auto shared = std::make_shared<Reply>(std::move(reply));
-    points_->ask(std::move(r), [shared, began](Result<PointOutcome> outcome) {
+    Points::Request r{.name = std::move(*name), .fs = *fs};
+    Points::Done done = [shared, began](Result<PointOutcome> outcome) {
         if (outcome)
             shared->done({{"mark", outcome->mark},
                           {"point", outcome->name},
@@ -212,10 +214,27 @@ void Agent::command_mark(const Json& request, Reply reply) {
                           {"took_ms", (loop::Loop::now_ns() - began) / 1'000'000}});
         else
             shared->fail(outcome.error());
-    });
-    if (!shared->ended())
-        shared->line({{"progress", {{"step", "shipping"}, {"backlog_bytes", backlog_bytes()}}}});
-    work_soon();
+    };
+    const auto shipping = [this, shared] {
+        if (!shared->ended())
+            shared->line({{"progress", {{"step", "shipping"}, {"backlog_bytes", backlog_bytes()}}}});
+        work_soon();
+    };
+    if (!*fs) {
+        points_->ask(std::move(r), std::move(done));
+        shipping();
+        return;
+    }
+    // The rings are left alone until the mark is known: its batch must not close before the request for the point is in it.
+    if (!freeze_cut_->running())
+        shipper_.set_paused(true);
+    freeze_cut_->start(std::move(freeze), freeze_ms_max,
+                       [this, shipping, r = std::move(r), done = std::move(done)](Result<std::uint64_t> seq) mutable {
+                           points_->taken(seq, std::move(r), std::move(done));
+                           if (!freeze_cut_->running())
+                               shipper_.set_paused(paused_);
+                           shipping();
+                       });
 }
 
 void Agent::command_throttle(const Json& request, Reply reply) {
@@ -289,7 +308,7 @@ void Agent::command_verify(const Json& request, Reply reply) {
 
 void Agent::command_pause(bool paused, Reply reply) {
     paused_ = paused;
-    shipper_.set_paused(paused);
+    shipper_.set_paused(paused || freeze_cut_->running());
     log_.info("source={} event={}", config_.source, paused ? "pause" : "resume");
     update_state();
     work_soon();

@@ -172,7 +172,7 @@ Json Agent::status() const {
     Json j = {{"source", config_.source},
               {"source_id", registry_->source_id().str()},
               {"version", BLKFERRY_VERSION},
-              {"server", config_.server.str()},
+              {"server", config::to_string(config_.server)},
               {"server_name", session_->server_name()},
               {"connected", session_->established()},
               {"state", to_string(state_)},

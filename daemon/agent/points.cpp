@@ -20,14 +20,16 @@ std::uint64_t random_number() {
 }  // namespace
 
 void Points::ask(Request request, Done done) {
-    const bool fs = !request.freeze.empty();
-    const auto seq = tracker_.cut(request.freeze, request.freeze_ms);
+    taken(tracker_.cut({}, 0), std::move(request), std::move(done));
+}
+
+void Points::taken(const Result<std::uint64_t>& seq, Request request, Done done) {
     if (!seq) {
         Error e = seq.error();
         done(std::unexpected(std::move(e).with("no mark was taken")));
         return;
     }
-    const proto::PointRequest m{random_number(), fs ? proto::PointKind::fs : proto::PointKind::crash, std::move(request.name)};
+    const proto::PointRequest m{random_number(), request.fs ? proto::PointKind::fs : proto::PointKind::crash, std::move(request.name)};
     pending_.emplace(m.request, Pending{*seq, m, loop::Loop::now_ns(), std::move(done)});
 }
 

@@ -35,11 +35,12 @@ public:
 
     struct Request {
         std::string name;                       ///< empty: the server names it
-        std::vector<std::uint64_t> freeze;      ///< devices whose file systems are frozen for the cut, top-down
-        std::uint32_t freeze_ms = 2000;
+        bool fs = false;                        ///< the cut is taken with file systems frozen
     };
     /// Takes the cut now. The answer comes later, also if it is an error.
     void ask(Request request, Done done);
+    /// The same with a cut that was taken (or not); nothing behind it may have been merged yet.
+    void taken(const Result<std::uint64_t>& seq, Request request, Done done);
 
     /// A batch closes at `mark`: adds the requests whose cut it is, or fails them if the mark is not consistent.
     void closes(std::uint64_t mark, bool consistent);

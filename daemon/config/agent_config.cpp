@@ -12,7 +12,8 @@ constexpr std::uint64_t gib = mib * 1024;
 
 const std::vector<Key<A>> schema = {
     {"server", &A::server, "", "\"replica.example.org:1500\"", false,
-     "Where the server listens: \"name:port\", \"192.0.2.1:1500\" or \"[2001:db8::1]:1500\"; the port may be left out (1500)."},
+     "Where the server listens: \"name:port\", \"192.0.2.1:1500\" or \"[2001:db8::1]:1500\"; the port may be left out (1500). An "
+     "array of up to 16 of them if the server has several addresses; they are tried in turn.", Unit::none, {}, Rule::one_or_more},
     {"source", &A::source, "", "\"web1\"", false,
      "Name of this source, as in its certificate.", Unit::none, {}, Rule::name},
     {"cert", &A::cert, "\"/etc/blkferry/source.pem\"", "", false,

@@ -29,7 +29,7 @@ enum class SnapshotEngine : std::uint8_t { automatic, reflink, copy };
 [[nodiscard]] std::string_view to_string(SnapshotEngine value) noexcept;
 
 struct AgentConfig {
-    Endpoint server;
+    std::vector<Endpoint> server;      ///< of one server, tried in turn
     std::string source;
     std::filesystem::path state_dir;
     std::filesystem::path control_socket;
@@ -73,6 +73,9 @@ struct ServerConfig {
     LogLevel log_level = LogLevel::info;
     bool operator==(const ServerConfig&) const = default;
 };
+
+/// "host:port", or several joined by ", ".
+[[nodiscard]] std::string to_string(const std::vector<Endpoint>& endpoints);
 
 /// Reads and checks a file. Unknown, duplicate, missing, ill-typed and out-of-range keys are refused; the error begins with
 /// file:line. Relative paths are refused.

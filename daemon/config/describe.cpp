@@ -32,8 +32,9 @@ struct Kind {
         return "integer";
     }
     std::string operator()(std::int64_t C::*) const { return "integer"; }
-    std::string operator()(Endpoint C::*) const { return "address"; }
-    std::string operator()(std::vector<Endpoint> C::*) const { return "array of addresses"; }
+    std::string operator()(std::vector<Endpoint> C::*) const {
+        return key.rule == Rule::one_or_more ? "address, or array of addresses" : "array of addresses";
+    }
     std::string operator()(Compression C::*) const { return "one of"; }
     std::string operator()(LogLevel C::*) const { return "one of"; }
     std::string operator()(SnapshotEngine C::*) const { return "one of"; }
@@ -61,7 +62,6 @@ struct RangeText {
     std::string operator()(std::filesystem::path C::*) const { return {}; }
     std::string operator()(std::uint64_t C::*) const { return numbers(); }
     std::string operator()(std::int64_t C::*) const { return numbers(); }
-    std::string operator()(Endpoint C::*) const { return {}; }
     std::string operator()(std::vector<Endpoint> C::*) const { return {}; }
     std::string operator()(Compression C::*) const { return joined(names_of(Compression{})); }
     std::string operator()(LogLevel C::*) const { return joined(names_of(LogLevel{})); }

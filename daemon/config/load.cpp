@@ -142,14 +142,16 @@ struct Setter {
         config.*field = static_cast<std::int64_t>(number);
         return {};
     }
-    Result<void> operator()(Endpoint C::*field) const {
-        BLKFERRY_TRY_ASSIGN(const std::string text, text_of(value, "a string \"host:port\""));
-        return put(config.*field, parse_endpoint(text, default_port));
-    }
     Result<void> operator()(std::vector<Endpoint> C::*field) const {
+        std::vector<std::string> single;
         const auto* texts = std::get_if<std::vector<std::string>>(&value);
+        if (const auto* one = std::get_if<std::string>(&value); one != nullptr && key.rule == Rule::one_or_more) {
+            single.push_back(*one);
+            texts = &single;
+        }
         if (texts == nullptr)
-            return ill_typed(value, "an array of strings \"host:port\"");
+            return ill_typed(value, key.rule == Rule::one_or_more ? "a string \"host:port\", or an array of them,"
+                                                                  : "an array of strings \"host:port\"");
         if (texts->empty() || texts->size() > listen_max)
             return fail(Errc::invalid, fmt::format("1 .. {} addresses expected", listen_max));
         (config.*field).clear();
@@ -240,6 +242,13 @@ Result<AgentConfig> load_agent(const std::filesystem::path& file) {
 Result<ServerConfig> load_server(const std::filesystem::path& file) {
     BLKFERRY_TRY_ASSIGN(const std::string text, read_text_file(file, file_bytes_max));
     return parse_server(text, file.string());
+}
+
+std::string to_string(const std::vector<Endpoint>& endpoints) {
+    std::string out;
+    for (const Endpoint& e : endpoints)
+        out += (out.empty() ? "" : ", ") + e.str();
+    return out;
 }
 
 Changes compare(const AgentConfig& before, const AgentConfig& after) { return changes(before, after, agent_schema()); }

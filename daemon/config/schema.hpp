@@ -24,11 +24,11 @@ struct Range {
     std::uint64_t multiple_of = 1;
 };
 
-/// What further holds for a string.
-enum class Rule : std::uint8_t { any, name, optional_name };
+/// What further holds for a string; or for an array, that a single value may stand for it.
+enum class Rule : std::uint8_t { any, name, optional_name, one_or_more };
 
 template <class C>
-using Field = std::variant<std::string C::*, std::filesystem::path C::*, std::uint64_t C::*, std::int64_t C::*, Endpoint C::*,
+using Field = std::variant<std::string C::*, std::filesystem::path C::*, std::uint64_t C::*, std::int64_t C::*,
                            std::vector<Endpoint> C::*, Compression C::*, LogLevel C::*, SnapshotEngine C::*>;
 
 /// One key. `fallback` is the default as it stands in the file (TOML), empty: the key is required and `example` is shown.

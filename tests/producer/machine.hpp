@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -53,6 +54,8 @@ public:
     [[nodiscard]] Result<std::uint64_t> detach(std::uint32_t disk);
     [[nodiscard]] Result<std::shared_ptr<Disk>> disk(std::uint32_t id) const;
     [[nodiscard]] std::vector<std::uint32_t> disks() const;
+    /// How long the server lets a cut with frozen file systems take. Set it before anybody asks.
+    std::chrono::milliseconds freeze_time{0};
     /// `fs`: as if the file systems had been frozen (nothing is, here).
     [[nodiscard]] Result<std::uint64_t> cut(bool fs);
     [[nodiscard]] Result<void> seq_floor(std::uint64_t seq);

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <thread>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -77,6 +78,8 @@ Result<Answer> cut(Machine& machine, ByteReader& r) {
         (void)r.get<std::uint64_t>();
     if (!r.done())
         return refuse(EINVAL, "malformed question");
+    if (n != 0)
+        std::this_thread::sleep_for(machine.freeze_time);
     BLKFERRY_TRY_ASSIGN(const std::uint64_t seq, machine.cut(n != 0));
     return answer_of(seq);
 }

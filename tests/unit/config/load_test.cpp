@@ -35,8 +35,7 @@ BOOST_AUTO_TEST_SUITE(load)
 BOOST_AUTO_TEST_CASE(defaults) {
     const auto c = parse_agent(least, "a.toml");
     BOOST_REQUIRE_MESSAGE(c.has_value(), (c ? std::string() : c.error().text));
-    BOOST_TEST(c->server.host == "replica");
-    BOOST_TEST(c->server.port == 1500);
+    BOOST_TEST(to_string(c->server) == "replica:1500");
     BOOST_TEST(c->source == "web1");
     BOOST_TEST(c->state_dir == "/var/lib/blkferry/agent");
     BOOST_TEST(c->control_socket == agent_socket);
@@ -72,6 +71,9 @@ BOOST_AUTO_TEST_CASE(values_are_taken) {
     BOOST_TEST(c->compression_level == 3);
     BOOST_TEST(c->ring_bytes == 1u << 30);
     BOOST_TEST(c->server_name == "replica");
+    const auto several = parse_agent("server = [\"a\", \"[::1]:7\"]\nsource = \"web1\"\n", "a.toml");
+    BOOST_REQUIRE(several.has_value());
+    BOOST_TEST(to_string(several->server) == "a:1500, [::1]:7");
     const auto s = parse_server("listen = [\"192.0.2.1:1\", \"[::1]\"]\nsnapshot_engine = \"copy\"\ncrl = \"/x/crl.pem\"\n", "s");
     BOOST_REQUIRE(s);
     BOOST_TEST(s->listen.size() == 2u);
@@ -100,6 +102,9 @@ BOOST_AUTO_TEST_CASE(refusals_name_file_and_line) {
     refused(parse_agent("source = \"web1\"\n", "a.toml"), "a.toml: ", "'server' is missing");
     refused(parse_agent("server = \"r\"\nsource = \"a/b\"\n", "a.toml"), "a.toml:2: source: ", "letters");
     refused(parse_agent("server = \"r\"\nsource = \"\"\n", "a.toml"), "a.toml:2: source: ", "letters");
+    refused(parse_agent("server = [\"r\", \"r:0\"]\nsource = \"a\"\n", "a.toml"), "a.toml:1: server: ", "port");
+    refused(parse_agent("server = []\nsource = \"a\"\n", "a.toml"), "a.toml:1: server: ", "1 .. 16");
+    refused(parse_agent("server = 5\nsource = \"a\"\n", "a.toml"), "a.toml:1: server: ", "or an array");
     refused(parse_agent("server = \"r:0\"\nsource = \"a\"\n", "a.toml"), "a.toml:1: server: ", "port");
     const auto server_refused = [](const std::string& line, const std::string& why) {
         const auto r = parse_server("store = \"/srv\"\n" + line + "\n", "s.toml");
