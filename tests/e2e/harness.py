@@ -206,11 +206,11 @@ class Bench:
             f'ca = "{self.dir}/ca/ca.pem"\ncontrol_socket = "{self.server_socket}"\n'
             f'point_interval_s = 0\nchunk = "4MiB"\n{self.server_extra}\n')
 
-    def write_agent(self, port=None, ca=None, cert=None, extra=None, source=None):
+    def write_agent(self, port=None, servers=None, ca=None, cert=None, extra=None, source=None):
         cert = cert or self.dir / f"source-{self.source}"
         self.agent_extra = self.agent_extra if extra is None else extra
         (self.dir / "agent.toml").write_text(
-            f'server = "127.0.0.1:{port or self.port}"\nsource = "{source or self.source}"\n'
+            f'server = {json.dumps(servers or f"127.0.0.1:{port or self.port}")}\nsource = "{source or self.source}"\n'
             f'cert = "{cert}.pem"\nkey = "{cert}.key"\n'
             f'ca = "{ca or self.dir / "ca" / "ca.pem"}"\nstate_dir = "{self.dir}/agent"\n'
             f'control_socket = "{self.agent_socket}"\n{self.agent_extra}\n')
@@ -232,15 +232,9 @@ class Bench:
             shutil.rmtree(self.dir, ignore_errors=True)
 
     def start_server(self):
-        """The kernel may hold the port of a killed server for a moment (its io_uring is torn down behind it): try again."""
-        def answers():
-            if not self.server.alive:
-                if self.server.child is not None and "Address already in use" not in self.server.tail(2):
-                    self.died(self.server)
-                self.server.start()
-            return call(self.server_socket, "status", seconds=5)["ok"]
-        self.server.child = None
-        eventually("the server answers", answers)
+        self.server.start()
+        eventually("the server answers", lambda: call(self.server_socket, "status", seconds=5)["ok"] if self.server.alive
+                   else self.died(self.server))
 
     def start(self, protect=True):
         self.start_server()

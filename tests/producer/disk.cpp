@@ -215,6 +215,24 @@ void Disk::append() {
     publish(ctl().head, ring_.head, std::memory_order_release);
 }
 
+void Disk::spoil(bool garbage) {
+    std::unique_lock held(lock_);
+    const std::uint64_t seq = ++sequence_.last;
+    if (!garbage)
+        return;
+    blkferry_desc& d = desc(ring_.head);
+    d = {};
+    d.seq = seq;
+    d.op = 0xffff;
+    d.sector = ~std::uint64_t{0};
+    d.nr_sectors = ~std::uint32_t{0};
+    d.data_len = ~std::uint32_t{0};
+    publish(d.state, BLKFERRY_D_DONE, std::memory_order_release);
+    append();
+    wake();
+    tell(held);
+}
+
 std::uint64_t Disk::marker(blkferry_op op, std::uint16_t flags) {
     blkferry_desc& d = desc(ring_.head);
     d = {};

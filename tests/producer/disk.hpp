@@ -72,6 +72,10 @@ public:
     /// A write of this disk ended that was not captured at its submit.
     void unknown(std::uint64_t sector, std::uint64_t sectors);
 
+    /// Breaks the contract as no module should: `garbage` appends a descriptor that says nothing, else a number is drawn that no
+    /// descriptor ever has.
+    void spoil(bool garbage);
+
     /// The control operations of kmod/uapi/blkferry.h.
     [[nodiscard]] Result<std::uint64_t> resync_begin();
     [[nodiscard]] Result<void> resync_clear(std::span<const Extent> ranges, std::uint64_t epoch);

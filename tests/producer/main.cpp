@@ -32,7 +32,7 @@ constexpr std::string_view usage =
     "  --start             start writing at once\n"
     "Commands on stdin, one answer of one JSON line each:\n"
     "  start, stop (waits until nothing is in flight), wait (for --ops), stats, info, hash (SHA-256 of each disk),\n"
-    "  write DISK SECTOR SECTORS BYTE, cut, quit\n";
+    "  write DISK SECTOR SECTORS BYTE, cut, spoil garbage|hole (of the first disk), quit\n";
 
 struct Options {
     std::string socket;
@@ -252,6 +252,12 @@ bool command(Machine& machine, const std::vector<std::uint64_t>& devs, Workload&
     } else if (line == "cut") {
         const auto r = machine.cut(false);
         r ? answer(fmt::format(R"({{"ok": true, "seq": {}}})", *r)) : answer_error(r.error().text);
+    } else if (line == "spoil garbage" || line == "spoil hole") {
+        const auto ids = machine.disks();
+        const auto disk = ids.empty() ? Result<std::shared_ptr<Disk>>(fail(Errc::not_found, "no disk")) : machine.disk(ids.front());
+        if (disk)
+            (*disk)->spoil(line == "spoil garbage");
+        disk ? answer(R"({"ok": true})") : answer_error(disk.error().text);
     } else if (line.starts_with("write ")) {
         const auto r = write_one(machine, devs, std::string_view(line).substr(6));
         r ? answer(R"({"ok": true})") : answer_error(r.error().text);
