@@ -5,6 +5,7 @@
 #include <boost/test/unit_test.hpp>
 #include <unistd.h>
 
+#include "../temp_dir.hpp"
 #include "agent/identity.hpp"
 
 using namespace blkferry;
@@ -28,16 +29,15 @@ DiskIdentity with_serial(std::string name, std::string serial) {
 }
 
 struct FakeSystem {
-    fs::path root = fs::temp_directory_path() / ("blkferry-identity-" + std::to_string(::getpid()));
+    blkferry::test::TempDir dir;
+    fs::path root = dir.path;
     SystemRoots roots{(root / "sys").string(), (root / "proc").string(), (root / "dev").string()};
 
     FakeSystem() {
-        fs::remove_all(root);
         fs::create_directories(root / "dev");
         fs::create_directories(root / "proc/self");
         fs::create_directories(root / "sys/class/block");
     }
-    ~FakeSystem() { fs::remove_all(root); }
     void put(const std::string& path, const std::string& text) const {
         fs::create_directories((root / path).parent_path());
         std::ofstream(root / path) << text << '\n';

@@ -5,6 +5,7 @@
 #include <boost/test/unit_test.hpp>
 #include <unistd.h>
 
+#include "../temp_dir.hpp"
 #include "agent/registry.hpp"
 
 using namespace blkferry;
@@ -12,11 +13,7 @@ using namespace blkferry::agent;
 namespace fs = std::filesystem;
 
 namespace {
-struct Folder {
-    fs::path path = fs::temp_directory_path() / ("blkferry-registry-" + std::to_string(::getpid()));
-    Folder() { fs::remove_all(path); }
-    ~Folder() { fs::remove_all(path); }
-};
+using Folder = blkferry::test::TempDir;
 DiskIdentity identity(std::string name) {
     DiskIdentity id;
     id.name = std::move(name);

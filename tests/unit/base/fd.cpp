@@ -10,23 +10,14 @@
 #include <unistd.h>
 #include <vector>
 
+#include "../temp_dir.hpp"
 #include "base/fd.hpp"
 
 using namespace blkferry;
 namespace fs = std::filesystem;
 
 namespace {
-struct TempDir {
-    fs::path path;
-    TempDir() {
-        std::string name = (fs::temp_directory_path() / "blkferry-base-XXXXXX").string();
-        BOOST_REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path = name;
-    }
-    ~TempDir() { fs::remove_all(path); }
-    TempDir(const TempDir&) = delete;
-    TempDir& operator=(const TempDir&) = delete;
-};
+using blkferry::test::TempDir;
 
 bool is_open(int fd) {
     return ::fcntl(fd, F_GETFD) >= 0;

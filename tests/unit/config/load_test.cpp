@@ -10,6 +10,7 @@
 
 #include <unistd.h>
 
+#include "../temp_dir.hpp"
 #include "config/config.hpp"
 
 using namespace blkferry;
@@ -141,14 +142,12 @@ BOOST_AUTO_TEST_CASE(files) {
     const auto none = load_agent("/nonexistent/agent.toml");
     BOOST_REQUIRE(!none);
     BOOST_TEST((none.error().code == Errc::not_found));
-    std::string dir = "/tmp/blkferry-config-XXXXXX";
-    BOOST_REQUIRE(::mkdtemp(dir.data()) != nullptr);
-    const std::filesystem::path file = std::filesystem::path(dir) / "agent.toml";
+    const test::TempDir dir("config");
+    const std::filesystem::path file = dir.path / "agent.toml";
     std::ofstream(file) << least << "oops = 1\n";
     refused(load_agent(file), file.string() + ":3: ", "oops");
     std::ofstream(file) << least;
     BOOST_TEST(load_agent(file).has_value());
-    std::filesystem::remove_all(dir);
 }
 
 BOOST_AUTO_TEST_CASE(changes_are_told_apart) {
