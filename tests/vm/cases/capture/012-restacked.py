@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bcache without a cache hands the very bio it got to its backing disk: that disk sees no queue event, only an unknown completion."""
+"""bcache without a cache hands the very bio it got to its backing disk: that disk sees no queue event, only an unknown completion.
+
+On 6.12 it hands on a clone, which is announced and captured like any write: nothing to test there.
+"""
 
 import base64
 import struct
@@ -75,4 +78,4 @@ rmmod blkferry
 CASE = Case("bios that reach a disk without a queue event (bcache) are caught at their completion and re-read",
             Guest(script=SCRIPT, files=["kmod:blkferry.ko", "cc:tests/kmod/guest/bft"], binaries=["fio"], modules=["bcache"],
                   env={"SUPERBLOCK": base64.b64encode(superblock()).decode()},
-                  disks=[Disk("data", "32M"), Disk("copy", "32M")], timeout=200))
+                  disks=[Disk("data", "32M"), Disk("copy", "32M")], timeout=200), kernels=["6.1*"])
