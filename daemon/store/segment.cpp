@@ -91,7 +91,8 @@ Result<std::span<const std::byte>> SegmentReader::load(std::uint64_t offset, std
         kept = static_cast<std::size_t>(align_down(have_end) - begin);
     if (buffer_.size() < want) {
         IoBuffer larger(std::max<std::size_t>(want, 64U << 10));
-        std::copy_n(buffer_.data() + (begin - buffer_offset_), kept, larger.data());
+        if (kept > 0)
+            std::memcpy(larger.data(), buffer_.data() + (begin - buffer_offset_), kept);
         buffer_ = std::move(larger);
     } else if (kept > 0) {
         std::memmove(buffer_.data(), buffer_.data() + (begin - buffer_offset_), kept);
