@@ -22,6 +22,8 @@ constexpr std::uint64_t allocate_step_min = 1U << 20;
 constexpr std::uint64_t allocate_step_max = 16U << 20;
 /// Copied and checksummed in pieces that stay in the nearest cache.
 constexpr std::size_t copy_step = 16U << 10;
+/// Damaged segment files that are kept for people.
+constexpr std::size_t damaged_kept = 4;
 
 static_assert(entry_body_bytes_max + 2 * entry_header_bytes + 3 * io_align <= buffer_bytes);
 static_assert(segment_header_bytes == io_align && block_bytes == io_align);
@@ -108,6 +110,19 @@ Result<void> Journal::settle_tail(const JournalScan& scan) {
     return {};
 }
 
+/// Keeps a file that cannot be read any more for its owner to look at, until as many others have followed.
+Result<void> Journal::set_aside(const std::filesystem::path& path) {
+    std::filesystem::path to = path;
+    to.replace_extension(".damaged");
+    BLKFERRY_TRY(files_.rename(path, to));
+    BLKFERRY_TRY_ASSIGN(std::vector<std::string> names, files_.list(dir_));
+    std::erase_if(names, [](const std::string& name) { return !name.ends_with(".damaged"); });
+    std::ranges::sort(names);
+    for (std::size_t i = 0; i + damaged_kept < names.size(); ++i)
+        BLKFERRY_TRY(files_.remove(dir_ / names[i]));
+    return {};
+}
+
 /// Only with the new segment durable are those superfluous that it takes the place of.
 Result<void> Journal::remove_void(const JournalScan& scan, Position cut) {
     std::vector<std::filesystem::path> dead = scan.segments.dead;
@@ -116,7 +131,9 @@ Result<void> Journal::remove_void(const JournalScan& scan, Position cut) {
         live_.erase(live_.end() - 2);
     }
     for (const auto& path : dead)
-        BLKFERRY_TRY(files_.remove(path));
+        BLKFERRY_TRY(scan.damage ? set_aside(path) : files_.remove(path));
+    for (const DamagedSegment& d : scan.segments.damaged)
+        BLKFERRY_TRY(set_aside(d.path));
     while (spares_.size() > options_.spares_max) {
         BLKFERRY_TRY(files_.remove(spares_.back()));
         spares_.pop_back();

@@ -115,6 +115,7 @@ private:
     Journal(FileSystem& files, std::filesystem::path dir, const Uuid& store, JournalOptions options);
     [[nodiscard]] Result<void> check() const;
     [[nodiscard]] Result<void> settle_tail(const JournalScan& scan);
+    [[nodiscard]] Result<void> set_aside(const std::filesystem::path& path);
     [[nodiscard]] Result<void> remove_void(const JournalScan& scan, Position cut);
     [[nodiscard]] Result<Made> make_segment(std::uint64_t number, Position first, std::uint64_t allocate_bytes);
     void enter(Made made);

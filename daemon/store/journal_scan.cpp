@@ -17,7 +17,7 @@ public:
 
     Result<void> run() {
         const auto& live = scan_.segments.live;
-        for (std::size_t i = 0; i < live.size() && !scan_.torn; ++i) {
+        for (std::size_t i = 0; i < live.size() && !scan_.torn && !scan_.damage; ++i) {
             const Position end = end_of(i);
             if (end <= scan_.from)
                 continue;
@@ -43,14 +43,17 @@ private:
             if (!entry) {
                 BLKFERRY_TRY_ASSIGN(const bool durable, testimony(i, at));
                 if (durable)
-                    return std::unexpected(entry.error());
-                scan_.torn = true;
+                    scan_.damage = entry.error();
+                else
+                    scan_.torn = true;
                 return {};
             }
-            if (entry->end() > end)
-                return fail(Errc::corrupt, fmt::format("journal segment {}: the entry at position {} reaches into the next "
-                                                       "segment",
-                                                       reader_.segment().path.string(), at));
+            if (entry->end() > end) {
+                scan_.damage = Error{Errc::corrupt, 0,
+                                     fmt::format("journal segment {}: the entry at position {} reaches into the next segment",
+                                                 reader_.segment().path.string(), at)};
+                return {};
+            }
             scan_.committed = std::max(scan_.committed, entry->header.committed);
             if (entry->header.type != EntryType::pad)
                 BLKFERRY_TRY(visit_(*entry));
@@ -87,10 +90,18 @@ Result<JournalScan> journal_scan(FileSystem& files, const std::filesystem::path&
     JournalScan scan;
     BLKFERRY_TRY_ASSIGN(scan.segments, list_segments(files, dir, store));
     const auto& live = scan.segments.live;
-    if (live.empty() ? from != 0 : live.front().header.first > from)
-        return fail(Errc::corrupt, fmt::format("journal {} lacks the segment that holds position {}", dir.string(), from));
     scan.from = scan.end = from;
-    BLKFERRY_TRY(Scanner(files, scan, visit).run());
+    if (live.empty() ? from != 0 : live.front().header.first > from)
+        scan.damage = Error{Errc::corrupt, 0,
+                            fmt::format("journal {} lacks the segment that holds position {}", dir.string(), from)};
+    else
+        BLKFERRY_TRY(Scanner(files, scan, visit).run());
+    // A damaged segment below all that is read was only kept for later; what one behind it held is gone.
+    const auto holding = std::ranges::find_if(live, [&](const Segment& s) { return s.header.first > scan.from; });
+    const std::uint64_t needed = holding == live.begin() ? 0 : std::prev(holding)->header.number;
+    for (const DamagedSegment& d : scan.segments.damaged)
+        if (!scan.damage && d.number > needed)
+            scan.damage = d.error;
     scan.committed = std::min(scan.committed, scan.end);
     return scan;
 }

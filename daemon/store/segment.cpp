@@ -50,14 +50,18 @@ Result<SegmentList> list_segments(FileSystem& files, const std::filesystem::path
         auto segment = read_segment(files, path, number, store);
         if (!segment && segment.error().code == Errc::not_found)
             continue;  // recycled meanwhile
-        if (!segment)
+        if (!segment && segment.error().code != Errc::corrupt)
             return std::unexpected(std::move(segment).error());
+        out.next_number = number + 1;
+        if (!segment) {
+            out.damaged.push_back({number, path, std::move(segment).error()});
+            continue;
+        }
         while (!out.live.empty() && out.live.back().header.first >= segment->header.first) {
             out.dead.push_back(out.live.back().path);
             out.live.pop_back();
         }
         out.live.push_back(std::move(*segment));
-        out.next_number = number + 1;
     }
     return out;
 }

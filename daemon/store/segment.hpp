@@ -34,15 +34,23 @@ struct Segment {
     }
 };
 
+/// A segment file whose header cannot be trusted.
+struct DamagedSegment {
+    std::uint64_t number = 0;
+    std::filesystem::path path;
+    Error error;
+};
+
 /// The files of a journal's folder.
 struct SegmentList {
     std::vector<Segment> live;                  ///< ascending; each ends where the next begins
     std::vector<std::filesystem::path> dead;    ///< void: a later segment begins at or before them
     std::vector<std::filesystem::path> spares;  ///< "*.spare": recycled, or cut short while being made
+    std::vector<DamagedSegment> damaged;        ///< bad headers; what they held is lost
     std::uint64_t next_number = 1;
 };
-/// Reads and checks every segment header. A segment under its final name always has a good one (it is made under another
-/// name), so a bad one is Errc::corrupt.
+/// Reads and checks every segment header. A segment under its final name always had a good one (it is made under another
+/// name), so a bad one is damage.
 [[nodiscard]] Result<SegmentList> list_segments(FileSystem& files, const std::filesystem::path& dir, const Uuid& store);
 
 /// Reads entries of one segment file, around the page cache where the file system can, through one buffer of whole blocks

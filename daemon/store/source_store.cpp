@@ -66,6 +66,9 @@ Result<void> SourceStore::recover() {
     receiver_->reset();
     BLKFERRY_TRY_ASSIGN(journal_, Journal::resume(files, dir_ / "journal", context_.store, options_.journal, scan,
                                                   complete_end_));
+    damage_ = scan.damage;
+    if (damage_)
+        BLKFERRY_TRY(distrust());
     durable_ = {receiver_->batch(), receiver_->mark(), receiver_->time_ns(), complete_end_};
     BLKFERRY_TRY_ASSIGN(points_, PointStore::open(files, dir_ / "points", context_.signer));
     BLKFERRY_TRY_ASSIGN(applier_, Applier::open(files, context_.clock, context_.engine, *points_, dir_, context_.store,
@@ -76,6 +79,27 @@ Result<void> SourceStore::recover() {
         BLKFERRY_TRY(context_.catalogue->put_points(name_, points_->list()));
         (void)applier_->take_published();
     }
+    return {};
+}
+
+/// A part of the journal that was acknowledged is gone, and with it writes and resync data that the source will not send again.
+/// So every disk counts as not in step with the source, as if its tracking had been interrupted: a session of a load that
+/// no module has says so to both halves of the store and, at the next WELCOME, to the agent, which compares all blocks.
+Result<void> SourceStore::distrust() {
+    if (table_.disks().empty())
+        return {};
+    Session session;
+    session.session = table_.session + 1;
+    session.source_id = table_.source_id;
+    session.time_ns = context_.clock.realtime_ns();
+    session.agent_version = "none: journal damaged";
+    for (const auto& [slot, disk] : table_.disks())
+        if (disk.present)
+            session.disks.push_back(disk.info);
+    BLKFERRY_TRY(table_.begin_session(session));
+    const std::string text = encode(session);
+    BLKFERRY_TRY_ASSIGN(complete_end_, append_text(EntryType::session, text));
+    BLKFERRY_TRY(journal_->commit());
     return {};
 }
 

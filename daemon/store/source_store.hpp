@@ -127,6 +127,9 @@ public:
     /// Journal position up to which staging is current.
     [[nodiscard]] Position applied() const noexcept { return applied_.load(std::memory_order_acquire); }
     [[nodiscard]] SourceStatus status() const;
+    /// What of the journal could not be read when it was opened. Everything from there on was dropped, and every disk has to be
+    /// compared with its source. Any thread.
+    [[nodiscard]] const std::optional<Error>& damage() const noexcept { return damage_; }
     [[nodiscard]] PointStore& points() noexcept { return *points_; }
 
 private:
@@ -136,6 +139,7 @@ private:
     };
     SourceStore(Context context, std::filesystem::path dir, std::string name, SourceOptions options);
     [[nodiscard]] Result<void> recover();
+    [[nodiscard]] Result<void> distrust();
     [[nodiscard]] Result<void> replay(const EntryView& entry);
     [[nodiscard]] Result<Position> append_text(EntryType type, const std::string& text);
     void hand_over(JournalEntry entry);
@@ -163,6 +167,7 @@ private:
     Position batch_begin_ = 0;             ///< of the open batch
     std::deque<Mark> marks_;               ///< complete batches and entries, not committed yet
     std::vector<PointEntry> wanted_points_;
+    std::optional<Error> damage_;          ///< fixed when it is open
     Position complete_end_ = 0;            ///< behind the last complete batch or entry
 
     // both, by itself thread-safe

@@ -32,12 +32,20 @@ Bytes pattern(std::size_t size, std::uint64_t seed) {
     return out;
 }
 
-Result<JournalScan> scan_all(FileSystem& fs, Position from, std::vector<Bytes>& bodies) {
+Result<JournalScan> scan_damaged(FileSystem& fs, Position from, std::vector<Bytes>& bodies) {
     bodies.clear();
     return journal_scan(fs, dir, store_id, from, [&](const EntryView& e) -> Result<void> {
         bodies.emplace_back(e.body.begin(), e.body.end());
         return {};
     });
+}
+
+/// A journal that nobody damaged: power cuts and failed writes must never look like damage.
+Result<JournalScan> scan_all(FileSystem& fs, Position from, std::vector<Bytes>& bodies) {
+    auto scan = scan_damaged(fs, from, bodies);
+    if (scan && scan->damage)
+        return std::unexpected(*scan->damage);
+    return scan;
 }
 
 struct Opened {
@@ -242,20 +250,22 @@ BOOST_AUTO_TEST_CASE(a_damaged_byte_in_durable_entries_is_named_never_skipped) {
         const auto flip = static_cast<std::byte>(1U << random() % 8);
         (*raw)[offset] ^= flip;
         std::vector<Bytes> bodies;
-        const auto r = scan_all(fs, 0, bodies);
+        const auto r = scan_damaged(fs, 0, bodies);
         (*raw)[offset] ^= flip;
-        BOOST_REQUIRE(!r.has_value());
-        BOOST_TEST((r.error().code == Errc::corrupt));
-        BOOST_TEST(r.error().text.find(fmt::format("byte {} ", segment_header_bytes + starts[entry])) != std::string::npos,
-                   r.error().text);
+        BOOST_REQUIRE(r.has_value() && r->damage);
+        BOOST_TEST(r->damage->text.find(fmt::format("byte {} ", segment_header_bytes + starts[entry])) != std::string::npos,
+                   r->damage->text);
         BOOST_TEST(bodies.size() == entry);
+        BOOST_TEST(r->end == starts[entry]);
     }
     (*raw)[20] ^= std::byte{1};
     std::vector<Bytes> bodies;
-    BOOST_TEST(!scan_all(fs, 0, bodies).has_value());
+    const auto r = scan_damaged(fs, 0, bodies);
+    BOOST_REQUIRE(r.has_value() && r->damage);
+    BOOST_TEST(bodies.empty());
 }
 
-BOOST_AUTO_TEST_CASE(damage_in_an_older_segment_and_a_missing_one_are_corrupt) {
+BOOST_AUTO_TEST_CASE(damage_in_an_older_segment_and_a_missing_one_are_told) {
     CrashFs fs;
     {
         Opened o = open_journal(fs);
@@ -268,13 +278,50 @@ BOOST_AUTO_TEST_CASE(damage_in_an_older_segment_and_a_missing_one_are_corrupt) {
     auto* raw = fs.contents(dir / segment_name(1));
     BOOST_REQUIRE(raw != nullptr);
     (*raw)[segment_header_bytes + 2'000'000] ^= std::byte{4};
-    BOOST_TEST((scan_all(fs, 0, bodies).error().code == Errc::corrupt));
+    BOOST_TEST(scan_damaged(fs, 0, bodies)->damage.has_value());
     (*raw)[segment_header_bytes + 2'000'000] ^= std::byte{4};
     BOOST_REQUIRE(scan_all(fs, 0, bodies).has_value());
     BOOST_REQUIRE(fs.remove(dir / segment_name(2)).has_value());
-    BOOST_TEST((scan_all(fs, 0, bodies).error().code == Errc::corrupt));
+    BOOST_TEST(scan_damaged(fs, 0, bodies)->damage.has_value());
     BOOST_REQUIRE(fs.remove(dir / segment_name(1)).has_value());
-    BOOST_TEST((scan_all(fs, 0, bodies).error().code == Errc::corrupt));
+    BOOST_TEST(scan_damaged(fs, 0, bodies)->damage.has_value());
+}
+
+BOOST_AUTO_TEST_CASE(behind_damage_the_journal_goes_on_and_damaged_files_are_kept) {
+    // A bit in the middle of an older segment, then a bad header of the newest one, then the oldest file lost.
+    for (int kind = 0; kind < 3; ++kind) {
+        CrashFs fs;
+        {
+            Opened o = open_journal(fs);
+            for (std::uint64_t i = 0; i < 14; ++i) {
+                BOOST_REQUIRE(o.journal->append(EntryType::frame, pattern(1'000'000, i)).has_value());
+                BOOST_REQUIRE(o.journal->commit().has_value());
+            }
+        }
+        if (kind == 0)
+            (*fs.contents(dir / segment_name(2)))[segment_header_bytes + 2'000'000] ^= std::byte{4};
+        else if (kind == 1)
+            (*fs.contents(newest_segment(fs)))[32] ^= std::byte{1};
+        else
+            BOOST_REQUIRE(fs.remove(dir / segment_name(1)).has_value());
+        std::vector<Bytes> good;
+        auto scan = scan_damaged(fs, 0, good);
+        BOOST_REQUIRE(scan && scan->damage);
+        BOOST_TEST((kind == 2) == good.empty());
+        {
+            auto journal = Journal::resume(fs, dir, store_id, small, *scan, scan->end);
+            BOOST_REQUIRE_MESSAGE(journal, (journal ? "" : journal.error().text));
+            BOOST_REQUIRE((*journal)->append(EntryType::frame, pattern(1000, 99)).has_value());
+            BOOST_REQUIRE((*journal)->commit().has_value());
+        }
+        std::vector<Bytes> bodies;
+        scan = scan_all(fs, 0, bodies);
+        BOOST_REQUIRE_MESSAGE(scan, (scan ? "" : scan.error().text));
+        good.push_back(pattern(1000, 99));
+        BOOST_TEST((bodies == good));
+        const auto names = fs.list(dir).value();
+        BOOST_TEST(std::ranges::any_of(names, [](const std::string& n) { return n.ends_with(".damaged"); }));
+    }
 }
 
 BOOST_AUTO_TEST_CASE(power_cuts_lose_only_what_was_never_committed) {

@@ -108,6 +108,7 @@ bool History::open() {
     if (!ok(opened))
         return false;
     store_ = std::move(*opened);
+    BOOST_REQUIRE_MESSAGE(!store_->damage(), store_->damage()->text);  // a crash is not damage
     return connect();
 }
 

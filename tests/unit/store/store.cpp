@@ -3,6 +3,7 @@
 #undef BOOST_TEST_MODULE
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 
@@ -126,6 +127,52 @@ BOOST_AUTO_TEST_CASE(points_are_exported_catalogued_and_survive_a_rebuild) {
     BOOST_TEST(source->points().verify_chain(1, source->points().find("first")->hash()).has_value());
     BOOST_TEST(source->remove_point("first").has_value());
     BOOST_TEST(opened->catalogue().points("web1").value().empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_damaged_journal_makes_every_disk_be_compared_and_keeps_the_points) {
+    const Folder folder;
+    const SystemClock clock;
+    const auto dir = folder.path / "store";
+    Model model(7, 2, 3000);
+    const Uuid load = model.hello().load_id;
+    {
+        auto opened = Store::open(dir, clock, options()).value();
+        auto source = opened->open_source("web1").value();
+        (void)fill(*source, model, "first");
+        BOOST_REQUIRE(source->checkpoint().has_value());
+        // Acknowledged, applied, not in a checkpoint: redo needs the journal for it.
+        (void)fill(*source, model, "second");
+        BOOST_TEST((source->connect(model.hello())->load_id == load));
+    }
+    {
+        std::vector<std::filesystem::path> segments;
+        for (const auto& e : std::filesystem::directory_iterator(Store::source_dir(dir, "web1") / "journal"))
+            if (e.path().extension() == ".seg")
+                segments.push_back(e.path());
+        std::fstream file(*std::ranges::max_element(segments), std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(40);
+        file.put('\x55');  // the header of the newest segment
+    }
+    auto opened = Store::open(dir, clock, options()).value();
+    {
+        auto source = opened->open_source("web1").value();
+        BOOST_REQUIRE(source->damage());
+        BOOST_TEST(source->damage()->text.find(".seg") != std::string::npos, source->damage()->text);
+    }
+    // That it was damaged outlives the next start, until an agent came.
+    auto source = opened->open_source("web1").value();
+    BOOST_TEST(!source->damage());
+    BOOST_REQUIRE(source->apply_some(UINT64_MAX).has_value());
+    BOOST_TEST(!source->status().settled);
+    BOOST_TEST(source->points().find("first").has_value());
+    const auto welcome = source->connect(model.hello());
+    BOOST_REQUIRE(welcome.has_value());
+    BOOST_TEST((welcome->load_id != load));
+    for (const proto::DiskState& d : welcome->disks) {
+        BOOST_TEST(d.known);
+        BOOST_TEST(!d.synced);
+        BOOST_TEST(d.epoch_seq == 0u);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(another_machine_and_a_moved_disk_are_refused) {
