@@ -45,6 +45,10 @@ test-unit: deps  ## unit tests only
 test-e2e: deps  ## agent, server and a user-space ring producer, natively
 	@python3 tests/suites.py e2e
 
+.PHONY: test-faults
+test-faults: deps  ## the fault suite at length (hours): make test-faults SCALE=80; figures in build/faults.json
+	@BLKFERRY_FAULT_SCALE=$(or $(SCALE),80) python3 tests/suites.py faults
+
 .PHONY: test-vm
 test-vm: deps  ## guests with the real module: make test-vm KERNELS="6.1 6.12" CASES=pattern
 	@KERNELS="$(KERNELS)" CASES="$(CASES)" python3 tests/suites.py kmod vm

@@ -52,12 +52,12 @@ def build(folder, *flags, environment=None):
     return None if status == 0 else (f"build {folder}", "failed", tail(output))
 
 
-def ctest(folder, label):
+def ctest(folder, label, timeout_s=2400):
     """Runs the ctest programs of one label; one row each."""
     report = ROOT / folder / f"junit-{label}.xml"
     report.unlink(missing_ok=True)
     run(["ctest", "--test-dir", folder, "-L", label, "--output-on-failure", "-j", JOBS if label == "unit" else "1",
-         "--output-junit", str(report)], timeout_s=2400,
+         "--output-junit", str(report)], timeout_s=timeout_s,
         env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"})
     if not report.exists():
         yield f"{folder} {label}", "failed", "ctest wrote no report"
@@ -120,6 +120,15 @@ def suite_e2e():
         yield failure
         return
     yield from ctest("build", "e2e")
+
+
+def suite_faults():
+    """A slice of the fault suite: kills, bad links, a damaged or full store; `make test-faults` runs it at length."""
+    failure = build("build")
+    if failure:
+        yield failure
+        return
+    yield from ctest("build", "faults", timeout_s=36000)
 
 
 def suite_kmod():
