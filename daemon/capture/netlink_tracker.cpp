@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capture/netlink_tracker.hpp"
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -22,7 +21,11 @@
 
 #include <blkferry.h>
 
+#include "capture/netlink_reply.hpp"
+
 namespace blkferry::capture {
+
+using netlink::Attrs;
 
 namespace {
 
@@ -40,130 +43,8 @@ struct CFree {
 using NlSock = std::unique_ptr<nl_sock, NlSockFree>;
 using NlMsg = std::unique_ptr<nl_msg, NlMsgFree>;
 
-/// Attributes of one message, by enum blkferry_attr. Points into the received buffer.
-using Attrs = std::array<nlattr*, BLKFERRY_A_MAX + 1>;
-
 std::unexpected<Error> fail_nl(int nl_error, std::string_view what) {
     return fail(Errc::io, fmt::format("{}: {}", what, nl_geterror(nl_error)));
-}
-
-/// Reads required attributes of one message and remembers the first that is missing or has the wrong size.
-class AttrReader {
-public:
-    explicit AttrReader(const Attrs& attrs) noexcept : attrs_(attrs) {}
-
-    std::uint32_t u32(blkferry_attr a) { return fixed<std::uint32_t>(a); }
-    std::uint64_t u64(blkferry_attr a) { return fixed<std::uint64_t>(a); }
-    Uuid id(blkferry_attr a) { return fixed<Uuid>(a); }
-    std::string string(blkferry_attr a) {
-        const nlattr* p = attrs_[a];
-        const auto n = p == nullptr ? 0 : nla_len(p);
-        const auto* text = p == nullptr ? nullptr : static_cast<const char*>(nla_data(p));
-        if (n <= 0 || text[n - 1] != '\0') {
-            note(a);
-            return {};
-        }
-        return {text, ::strnlen(text, static_cast<std::size_t>(n))};
-    }
-    std::vector<std::uint64_t> u64s(blkferry_attr a) {
-        const nlattr* p = attrs_[a];
-        if (p == nullptr || nla_len(p) % 8 != 0 || nla_len(p) > 64 * 8) {
-            note(a);
-            return {};
-        }
-        std::vector<std::uint64_t> out(static_cast<std::size_t>(nla_len(p)) / 8);
-        std::memcpy(out.data(), nla_data(p), out.size() * 8);
-        return out;
-    }
-    DiskState state(blkferry_attr a) {
-        const std::uint32_t v = u32(a);
-        if (v > BLKFERRY_RING)
-            note(a);
-        return static_cast<DiskState>(v);
-    }
-    [[nodiscard]] Result<void> done(std::string_view what) const {
-        if (bad_ == 0)
-            return {};
-        return fail(Errc::corrupt, fmt::format("{}: attribute {} of the module's answer is missing or malformed", what, bad_));
-    }
-
-private:
-    template <class T>
-    T fixed(blkferry_attr a) {
-        T v{};
-        if (attrs_[a] == nullptr || nla_len(attrs_[a]) != static_cast<int>(sizeof(T)))
-            note(a);
-        else
-            std::memcpy(&v, nla_data(attrs_[a]), sizeof(T));
-        return v;
-    }
-    void note(blkferry_attr a) noexcept {
-        if (bad_ == 0)
-            bad_ = static_cast<int>(a);
-    }
-    const Attrs& attrs_;
-    int bad_ = 0;
-};
-
-Result<DiskInfo> parse_disk(const Attrs& attrs) {
-    AttrReader r(attrs);
-    DiskInfo d;
-    d.disk = r.u32(BLKFERRY_A_DISK);
-    d.dev = r.u64(BLKFERRY_A_DEV);
-    d.name = r.string(BLKFERRY_A_NAME);
-    d.data_bytes = r.u64(BLKFERRY_A_DATA_BYTES);
-    d.descs = r.u32(BLKFERRY_A_DESCS);
-    d.inline_max = r.u32(BLKFERRY_A_INLINE_MAX);
-    d.state = r.state(BLKFERRY_A_STATE);
-    d.flags = r.u32(BLKFERRY_A_FLAGS);
-    d.sectors = r.u64(BLKFERRY_A_SECTORS);
-    d.block_shift = r.u32(BLKFERRY_A_BLOCK_SHIFT);
-    d.attach_id = r.id(BLKFERRY_A_ATTACH_ID);
-    d.gap_seq = r.u64(BLKFERRY_A_GAP_SEQ);
-    d.close_seq = r.u64(BLKFERRY_A_CLOSE_SEQ);
-    d.epoch_seq = r.u64(BLKFERRY_A_EPOCH_SEQ);
-    d.active_blocks = r.u64(BLKFERRY_A_ACTIVE_BLOCKS);
-    d.snap_blocks = r.u64(BLKFERRY_A_SNAP_BLOCKS);
-    d.memory = r.u64(BLKFERRY_A_MEMORY);
-    d.counters = r.u64s(BLKFERRY_A_COUNTERS);
-    BLKFERRY_TRY(r.done("disk"));
-    return d;
-}
-
-/// The errno and the extended acknowledgement of an NLMSG_ERROR (0 and nothing: success) or NLMSG_DONE message.
-struct Outcome {
-    int err = 0;
-    std::string text;
-};
-
-Outcome read_outcome(nlmsghdr* h) {
-    Outcome out;
-    const auto len = static_cast<std::size_t>(nlmsg_datalen(h));
-    if (len < sizeof(int)) {
-        out.err = h->nlmsg_type == NLMSG_ERROR ? EPROTO : 0;
-        return out;
-    }
-    int code = 0;
-    std::memcpy(&code, nlmsg_data(h), sizeof(code));
-    out.err = code < 0 ? -code : 0;
-    std::size_t skip = sizeof(int);
-    if (h->nlmsg_type == NLMSG_ERROR) {
-        nlmsgerr e{};
-        if (len < sizeof(e))
-            return out;
-        std::memcpy(&e, nlmsg_data(h), sizeof(e));
-        skip = sizeof(e);
-        if ((h->nlmsg_flags & NLM_F_CAPPED) == 0 && e.msg.nlmsg_len >= sizeof(nlmsghdr))
-            skip += (e.msg.nlmsg_len - sizeof(nlmsghdr) + 3) & ~std::size_t{3};
-    }
-    if ((h->nlmsg_flags & NLM_F_ACK_TLVS) == 0 || skip >= len)
-        return out;
-    auto* head = static_cast<nlattr*>(static_cast<void*>(static_cast<char*>(nlmsg_data(h)) + skip));
-    const nlattr* msg = nla_find(head, static_cast<int>(len - skip), NLMSGERR_ATTR_MSG);
-    if (msg != nullptr && nla_len(msg) > 0)
-        out.text.assign(static_cast<const char*>(nla_data(msg)),
-                        ::strnlen(static_cast<const char*>(nla_data(msg)), static_cast<std::size_t>(nla_len(msg))));
-    return out;
 }
 
 Result<NlSock> open_socket() {
@@ -180,6 +61,10 @@ struct Datagram {
     std::unique_ptr<unsigned char, CFree> data;
     int bytes = 0;
     int nl_error = 0;
+
+    [[nodiscard]] std::span<std::byte> span() const noexcept {
+        return {static_cast<std::byte*>(static_cast<void*>(data.get())), static_cast<std::size_t>(bytes)};
+    }
 };
 
 Datagram receive(nl_sock* s) {
@@ -193,15 +78,6 @@ Datagram receive(nl_sock* s) {
     else if (from.nl_pid == 0)
         d.bytes = n;
     return d;
-}
-
-nlmsghdr* first_message(const Datagram& d) noexcept {
-    return static_cast<nlmsghdr*>(static_cast<void*>(d.data.get()));
-}
-
-bool parse_attrs(nlmsghdr* h, Attrs& attrs) {
-    return nlmsg_datalen(h) >= static_cast<int>(sizeof(genlmsghdr)) &&
-           nlmsg_parse(h, sizeof(genlmsghdr), attrs.data(), BLKFERRY_A_MAX, nullptr) == 0;
 }
 
 }  // namespace
@@ -247,18 +123,18 @@ struct NetlinkTracker::Impl {
                 return fail(Errc::timeout, fmt::format("{}: the module did not answer in {} s", what, receive_seconds_max));
             if (d.nl_error != 0)
                 return fail_nl(d.nl_error, what);
-            int left = d.bytes;
-            for (nlmsghdr* h = first_message(d); nlmsg_ok(h, left) != 0; h = nlmsg_next(h, &left)) {
+            netlink::Messages messages(d.span());
+            while (nlmsghdr* h = messages.next()) {
                 if (h->nlmsg_seq != sequence)
                     continue;  // the answer to a request that timed out
                 if (h->nlmsg_type == NLMSG_ERROR || h->nlmsg_type == NLMSG_DONE) {
-                    const Outcome o = read_outcome(h);
+                    const netlink::Outcome o = netlink::read_outcome(h);
                     if (o.err != 0)
                         return fail_errno(o.err, o.text.empty() ? std::string(what) : fmt::format("{}: {}", what, o.text));
                     return parsed;
                 }
                 Attrs attrs{};
-                if (h->nlmsg_type != family || !parse_attrs(h, attrs))
+                if (h->nlmsg_type != family || !netlink::parse_attrs(h, attrs))
                     parsed = fail(Errc::corrupt, fmt::format("{}: the module's answer is malformed", what));
                 else if (parsed)
                     parsed = each(attrs);
@@ -271,11 +147,10 @@ struct NetlinkTracker::Impl {
     Result<std::uint64_t> call_u64(const NlMsg& m, std::string_view what, blkferry_attr attr) {
         std::uint64_t value = 0;
         bool got = false;
-        BLKFERRY_TRY(call(m, what, [&](const Attrs& attrs) {
-            AttrReader r(attrs);
-            value = r.u64(attr);
+        BLKFERRY_TRY(call(m, what, [&](const Attrs& attrs) -> Result<void> {
             got = true;
-            return r.done(what);
+            BLKFERRY_TRY_ASSIGN(value, netlink::parse_u64(attrs, attr, what));
+            return {};
         }));
         if (!got)
             return fail(Errc::corrupt, fmt::format("{}: the module gave no number", what));
@@ -284,7 +159,7 @@ struct NetlinkTracker::Impl {
     Result<DiskInfo> call_disk(const NlMsg& m, std::string_view what) {
         Result<DiskInfo> disk = fail(Errc::corrupt, fmt::format("{}: the module described no disk", what));
         BLKFERRY_TRY(call(m, what, [&](const Attrs& attrs) {
-            disk = parse_disk(attrs);
+            disk = netlink::parse_disk(attrs);
             return Result<void>();
         }));
         return disk;
@@ -331,16 +206,10 @@ Result<TrackerInfo> NetlinkTracker::info() {
     BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->message(BLKFERRY_CMD_INFO, NLM_F_ACK));
     TrackerInfo info;
     bool got = false;
-    BLKFERRY_TRY(impl_->call(m, "ask the module", [&](const Attrs& attrs) {
-        AttrReader r(attrs);
-        info.abi = r.u32(BLKFERRY_A_ABI);
-        info.version = r.string(BLKFERRY_A_VERSION);
-        info.load_id = r.id(BLKFERRY_A_LOAD_ID);
-        info.seq = r.u64(BLKFERRY_A_SEQ);
-        info.void_seq = r.u64(BLKFERRY_A_VOID_SEQ);
-        info.inflight = r.u32(BLKFERRY_A_INFLIGHT);
+    BLKFERRY_TRY(impl_->call(m, "ask the module", [&](const Attrs& attrs) -> Result<void> {
         got = true;
-        return r.done("ask the module");
+        BLKFERRY_TRY_ASSIGN(info, netlink::parse_info(attrs));
+        return {};
     }));
     if (!got)
         return fail(Errc::corrupt, "the module said nothing about itself");
@@ -351,7 +220,7 @@ Result<std::vector<DiskInfo>> NetlinkTracker::list() {
     BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->message(BLKFERRY_CMD_DISK_GET, NLM_F_DUMP));
     std::vector<DiskInfo> out;
     BLKFERRY_TRY(impl_->call(m, "list disks", [&](const Attrs& attrs) -> Result<void> {
-        BLKFERRY_TRY_ASSIGN(DiskInfo d, parse_disk(attrs));
+        BLKFERRY_TRY_ASSIGN(DiskInfo d, netlink::parse_disk(attrs));
         if (out.size() >= BLKFERRY_DISKS_MAX)
             return fail(Errc::corrupt, "the module lists too many disks");
         out.push_back(std::move(d));
@@ -494,19 +363,12 @@ Result<std::vector<TrackerEvent>> NetlinkTracker::read_events() {
         }
         if (d.nl_error != 0)
             return fail_nl(d.nl_error, "cannot read the module's events");
-        int left = d.bytes;
-        for (nlmsghdr* h = first_message(d); nlmsg_ok(h, left) != 0; h = nlmsg_next(h, &left)) {
+        netlink::Messages messages(d.span());
+        while (nlmsghdr* h = messages.next()) {
             Attrs attrs{};
-            if (h->nlmsg_type != impl_->family || !parse_attrs(h, attrs))
+            if (h->nlmsg_type != impl_->family || !netlink::parse_attrs(h, attrs))
                 continue;
-            AttrReader r(attrs);
-            TrackerEvent e;
-            e.disk = r.u32(BLKFERRY_A_DISK);
-            e.kind = r.u32(BLKFERRY_A_EVENT);
-            e.state = r.state(BLKFERRY_A_STATE);
-            e.flags = r.u32(BLKFERRY_A_FLAGS);
-            e.seq = r.u64(BLKFERRY_A_SEQ);
-            BLKFERRY_TRY(r.done("event"));
+            BLKFERRY_TRY_ASSIGN(const TrackerEvent e, netlink::parse_event(attrs));
             out.push_back(e);
         }
     }

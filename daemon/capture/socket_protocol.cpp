@@ -180,6 +180,8 @@ Result<std::vector<Extent>> get_ranges(ByteReader& r) {
         e.sector = r.get<std::uint64_t>();
         e.count = r.get<std::uint64_t>();
     }
+    if (!r.ok())
+        return fail(Errc::invalid, fmt::format("{} ranges announced, fewer came", n));
     return out;
 }
 

@@ -38,8 +38,11 @@ failed=
 for target; do
     mkdir -p "$build/corpus/$target"
     echo "== $target, $seconds s"
+    dictionary=
+    [ ! -f "$root/tests/fuzz/dictionaries/$target.dict" ] || dictionary=-dict=$root/tests/fuzz/dictionaries/$target.dict
+    # No single allocation is sized by the input: malloc_limit_mb holds all of them far below the memory limit.
     if ! "$build/tests/fuzz_$target" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=2048 \
-        -print_final_stats=1 -artifact_prefix="$build/crashes/$target-" "$build/corpus/$target" \
+        -malloc_limit_mb=256 ${dictionary:+"$dictionary"} -print_final_stats=1 -artifact_prefix="$build/crashes/$target-" "$build/corpus/$target" \
         "$root/tests/fuzz/corpus/$target" >"$build/crashes/$target.log" 2>&1; then
         failed="$failed $target"
         tail -40 "$build/crashes/$target.log"
