@@ -30,10 +30,23 @@ def discover(top: Path) -> dict[str, Path]:
     return found
 
 
-def select(names: list[str], patterns: list[str]) -> list[str]:
-    """Names that match a pattern: a whole name, a group, a number (boot/001), a shell pattern. All if none is given."""
+def sliced_off(files: dict[str, Path]) -> set[str]:
+    """Cases of a group with a file `slice` that does not list them; "#" starts a comment there."""
+    listed: dict[Path, list[str]] = {}
+    for group in {path.parent for path in files.values()}:
+        if (group / "slice").is_file():
+            text = (group / "slice").read_text(encoding="utf-8")
+            listed[group] = [line.split("#")[0].strip() for line in text.splitlines() if line.split("#")[0].strip()]
+            for slug in listed[group]:
+                if f"{group.name}/{slug}" not in files:
+                    raise VmError(f"{group / 'slice'}: there is no case {group.name}/{slug}")
+    return {name for name, path in files.items() if path.parent in listed and path.stem not in listed[path.parent]}
+
+
+def select(names: list[str], patterns: list[str], unasked: set[str] | frozenset[str] = frozenset()) -> list[str]:
+    """Names that match a pattern: a whole name, a group, a number (boot/001), a shell pattern. All but `unasked` if none is given."""
     if not patterns:
-        return names
+        return [name for name in names if name not in unasked]
     chosen = []
     for pattern in patterns:
         matches = [name for name in names
