@@ -24,7 +24,7 @@ point_equal() {
 	mark_point "$point"
 	slot=0
 	for device in "$@"; do
-		report "hash.$point.$slot" "$(medium_hash "$device")"
+		report "_hash.$point.$slot" "$(medium_hash "$device")"
 		slot=$((slot + 1))
 	done
 }
@@ -58,10 +58,10 @@ def fault_guest(script: str, **options) -> Guest:
 
 
 def check_reported(context) -> None:
-    """Each "hash.POINT.SLOT" that the guest reported is that of the point's image."""
+    """Each "_hash.POINT.SLOT" that the guest reported is that of the point's image."""
     points: dict[str, dict[int, str]] = {}
     for key, value in context.reports.items():
-        if found := re.fullmatch(r"hash\.([^.]+)\.(\d+)", key):
+        if found := re.fullmatch(r"_hash\.([^.]+)\.(\d+)", key):
             points.setdefault(found.group(1), {})[int(found.group(2))] = value
     if not points:
         raise VmError("the guest reported no hash")
