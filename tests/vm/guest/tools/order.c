@@ -2,7 +2,7 @@
 /*
  * The writer of the cross-disk order oracle.
  *
- *   order A B FILE    until FILE appears: write n to A, flush; write n to B, flush; n = n + 1
+ *   order A B FILE [PAUSE]    until FILE appears: write n to A, flush; write n to B, flush; n = n + 1; PAUSE microseconds
  *
  * So at every moment, on stable storage: n(B) <= n(A) <= n(B) + 1. Prints how many rounds it made.
  */
@@ -30,7 +30,7 @@ int main(int argc, char **argv)
 	void *block;
 	int a, b;
 
-	if (argc != 4 || posix_memalign(&block, 4096, 4096) != 0)
+	if (argc < 4 || argc > 5 || posix_memalign(&block, 4096, 4096) != 0)
 		return 2;
 	a = open(argv[1], O_WRONLY | O_DIRECT);
 	b = open(argv[2], O_WRONLY | O_DIRECT);
@@ -42,6 +42,8 @@ int main(int argc, char **argv)
 		n++;
 		if (put(a, block, n) != 0 || put(b, block, n) != 0)
 			return 1;
+		if (argc == 5)
+			usleep(strtoul(argv[4], NULL, 10));
 	} while (access(argv[3], F_OK) != 0);
 	printf("%lu\n", n);
 	return 0;
