@@ -40,7 +40,8 @@ public:
             return {};
         }
         std::vector<std::uint64_t> out(static_cast<std::size_t>(nla_len(p)) / 8);
-        std::memcpy(out.data(), nla_data(p), out.size() * 8);
+        if (!out.empty())
+            std::memcpy(out.data(), nla_data(p), out.size() * 8);
         return out;
     }
     DiskState state(blkferry_attr a) {

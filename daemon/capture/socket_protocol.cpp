@@ -94,7 +94,7 @@ void put_string(ByteWriter& w, std::string_view text) {
 
 std::string get_string(ByteReader& r) {
     const auto n = r.get<std::uint16_t>();
-    const auto s = r.bytes(n);
+    const auto s = r.bytes(n <= string_bytes_max ? n : r.rest().size() + 1);  // longer: the reader is bad
     return {reinterpret_cast<const char*>(s.data()), s.size()};
 }
 

@@ -48,6 +48,11 @@ const std::vector<Key<A>> schema = {
      "Bytes of one such read.", Unit::size, {64 * kib, mib, 64 * kib}},
     {"workers", &A::workers, "1", "", false,
      "Threads that compress and hash.", Unit::none, {1, 64, 1}},
+    {"verify_interval", &A::verify_interval_ms, "\"30d\"", "", true,
+     "How often the disks are compared with the replica while replication goes on, as `blkferry verify --source` does: \"7d\", "
+     "\"12h\"; \"0\": only on request. What differs is logged and shipped again.", Unit::span, {0, 3650ULL * 86'400'000, 1}},
+    {"verify_bandwidth", &A::verify_bandwidth, "\"100mbyte\"", "", true,
+     "Most that a verification reads from the disks in a second; \"0\" = unlimited.", Unit::rate, {0, 125 * gib, 1}},
     {"log_level", &A::log_level, "\"info\"", "", true,
      "What the log holds: errors only, or ever more."},
 };

@@ -46,6 +46,8 @@ struct AgentConfig {
     std::uint64_t resync_queue_depth = 0;
     std::uint64_t resync_block_bytes = 0;
     std::uint64_t workers = 0;
+    std::uint64_t verify_interval_ms = 0;  ///< between verifications of source against replica, 0 = only on request
+    std::uint64_t verify_bandwidth = 0;    ///< bytes per second that a verification reads, 0 = unlimited
     LogLevel log_level = LogLevel::info;
     bool operator==(const AgentConfig&) const = default;
 };

@@ -25,6 +25,7 @@ struct Kind {
         switch (key.unit) {
             case Unit::size: return "size";
             case Unit::rate: return "rate";
+            case Unit::span: return "time";
             case Unit::seconds: return "integer (seconds)";
             case Unit::milliseconds: return "integer (milliseconds)";
             case Unit::none: break;
@@ -41,7 +42,15 @@ struct Kind {
 };
 
 std::string bound(std::uint64_t value, Unit unit) {
-    return unit == Unit::size ? format_size(value) : unit == Unit::rate ? format_rate(value) : fmt::format("{}", value);
+    switch (unit) {
+        case Unit::size: return format_size(value);
+        case Unit::rate: return format_rate(value);
+        case Unit::span: return format_duration_ms(value);
+        case Unit::none:
+        case Unit::seconds:
+        case Unit::milliseconds: break;
+    }
+    return fmt::format("{}", value);
 }
 
 template <class C>

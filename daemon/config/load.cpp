@@ -51,6 +51,7 @@ std::string shown(std::uint64_t number, Unit unit) {
     switch (unit) {
         case Unit::size: return fmt::format("\"{}\"", format_size(number));
         case Unit::rate: return fmt::format("\"{}\"", format_rate(number));
+        case Unit::span: return fmt::format("\"{}\"", format_duration_ms(number));
         case Unit::none:
         case Unit::seconds:
         case Unit::milliseconds: break;
@@ -73,6 +74,11 @@ Result<std::uint64_t> number_of(const TomlValue& value, Unit unit, const Range& 
         const bool size = unit == Unit::size;
         BLKFERRY_TRY_ASSIGN(const std::string text, text_of(value, size ? "a size such as \"64MiB\"" : "a rate such as \"20mbit\""));
         BLKFERRY_TRY_ASSIGN(const std::uint64_t number, size ? parse_size(text) : parse_rate(text));
+        return check_range(number, unit, range);
+    }
+    if (unit == Unit::span) {
+        BLKFERRY_TRY_ASSIGN(const std::string text, text_of(value, "a time such as \"7d\""));
+        BLKFERRY_TRY_ASSIGN(const std::uint64_t number, parse_duration_ms(text));
         return check_range(number, unit, range);
     }
     const auto* integer = std::get_if<std::int64_t>(&value);

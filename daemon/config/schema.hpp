@@ -16,7 +16,7 @@
 namespace blkferry::config {
 
 /// How a number is written.
-enum class Unit : std::uint8_t { none, size, rate, seconds, milliseconds };
+enum class Unit : std::uint8_t { none, size, rate, seconds, milliseconds, span };  // span: "7d", kept in milliseconds
 
 struct Range {
     std::uint64_t min = 0;

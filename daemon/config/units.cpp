@@ -189,10 +189,13 @@ Result<Endpoint> parse_endpoint(std::string_view text, std::uint16_t default_por
             return refuse("']' is missing");
         out.host = rest.substr(1, end - 1);
         rest.remove_prefix(end + 1);
-        const bool v6 = out.host.find(':') != std::string::npos &&
-                        out.host.find_first_not_of("0123456789abcdefABCDEF:.%") == std::string::npos;
-        // A zone such as %eth0 has letters.
-        if (!v6 && out.host.find('%') == std::string::npos)
+        // A zone such as %eth0 may follow the address.
+        const std::string_view address = std::string_view(out.host).substr(0, out.host.find('%'));
+        const std::string_view zone = std::string_view(out.host).substr(address.size());
+        const bool v6 = address.find(':') != std::string_view::npos &&
+                        address.find_first_not_of("0123456789abcdefABCDEF:.") == std::string_view::npos &&
+                        zone.size() != 1 && zone.find_first_of("[]:%", 1) == std::string_view::npos;
+        if (!v6)
             return refuse("no IPv6 address between the brackets");
     } else {
         const std::size_t colon = rest.find(':');

@@ -92,7 +92,7 @@ BOOST_AUTO_TEST_CASE(endpoints) {
     is("[fe80::1%eth0]:1500", "fe80::1%eth0", 1500);
     for (const std::string text : {"", ":1500", "host:", "host:0", "host:65536", "host:x", "host:1 ", "::1", "2001:db8::1",
                                    "[::1", "[]", "[]:1", "[host]:1", "[::1]1500", "[::1]x", "a b:1", "h/x:1", "user@h:1", "host:-1",
-                                   "host:1:2"})
+                                   "host:1:2", "[%eth0]", "[::1%]", "[::1%a%b]", "[::1%[]"})
         BOOST_TEST_CONTEXT(text) { BOOST_TEST(!parse_endpoint(text, 1500)); }
     BOOST_TEST(!parse_endpoint(std::string(254, 'a'), 1500));
 }
