@@ -65,6 +65,27 @@ std::string disk_rows(const Json& status) {
     return out;
 }
 
+std::string verify_text(const Json& verify) {
+    std::string out;
+    if (flag(verify, "running")) {
+        const Json& progress = part(verify, "progress");
+        out = fmt::format("running, {}, {} differ; ", human_percent(number(progress, "done_bytes"), number(progress, "total_bytes"), false),
+                          human_bytes(number(verify, "differing_bytes")));
+    } else if (flag(verify, "waiting")) {
+        out = "waits for the server; ";
+    }
+    const Json& last = part(verify, "last");
+    if (!has_number(last, "ended_ms"))
+        return out + "never done to its end";
+    out += fmt::format("last {}: ", human_time(number(last, "ended_ms")));
+    if (const std::string error = text(last, "error"); !error.empty())
+        return out + "failed: " + printable(error);
+    if (flag(last, "equal"))
+        return out + fmt::format("equal, {} compared", human_bytes(number(last, "compared_bytes")));
+    return out + fmt::format("DIFFERED, {} of {}, {} unsettled", human_bytes(number(last, "differing_bytes")),
+                             human_bytes(number(last, "compared_bytes")), human_bytes(number(last, "unsettled_bytes")));
+}
+
 }  // namespace
 
 std::string state_text(const std::string& state, const std::string& cause) {
@@ -109,6 +130,8 @@ std::string status_text(const Json& status, const Eta* eta) {
     line("Rates", fmt::format("capture {}, ship {}, wire {}", human_rate(number(rates, "capture_bytes")),
                               human_rate(number(rates, "ship_bytes")), human_rate(number(rates, "wire_bytes"))));
     line("Throttle", throttle == 0 ? std::string("unlimited") : human_rate(throttle));
+    if (const Json& verify = part(status, "verify"); !verify.empty())
+        line("Verified", verify_text(verify));
     return out + "\n" + disk_rows(status);
 }
 

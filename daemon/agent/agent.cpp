@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 
-#include "agent/verify.hpp"
 #include "capture/netlink_tracker.hpp"
 #include "capture/socket_tracker.hpp"
 
@@ -53,6 +52,7 @@ Agent::Agent(loop::Loop& loop, AgentOptions options, config::AgentConfig config,
       read_pool_(read_budget_bytes),
       shipper_(pool_, limits_of(config_)),
       hashes_(shipper_, pool_),
+      verify_bucket_(config_.verify_bandwidth, loop::Loop::now_ns()),
       started_ns_(loop::Loop::now_ns()) {
     shipper_.set_observer(this);
     shipper_.set_compression(compression_of(config_));
@@ -62,6 +62,8 @@ Agent::Agent(loop::Loop& loop, AgentOptions options, config::AgentConfig config,
 }
 
 Agent::~Agent() {
+    if (verifying())
+        save_verify_state();
     control_.reset();
     session_.reset();
     shipper_.set_observer(nullptr);
@@ -79,6 +81,7 @@ Result<void> Agent::start() {
     load_id_ = info.load_id;
     BLKFERRY_TRY_ASSIGN(auto registry, Registry::open(config_.state_dir));
     registry_.emplace(std::move(registry));
+    open_verify_state();
     BLKFERRY_TRY_ASSIGN(auto tls, tls::TlsContext::make_client({config_.cert, config_.key, config_.ca, {}}, config_.server_name));
     tls_.emplace(std::move(tls));
     points_.emplace(*tracker_, shipper_);
@@ -109,6 +112,7 @@ Result<config::Changes> Agent::reload() {
     const auto changes = config::compare(config_, fresh);
     config::take_over(config_, fresh);
     bucket_.set_rate(config_.bandwidth, loop::Loop::now_ns());
+    verify_bucket_.set_rate(config_.verify_bandwidth, loop::Loop::now_ns());
     shipper_.set_compression(compression_of(config_));
     shipper_.set_limits(limits_of(config_));
     resync_options_.queue_depth = std::max<std::size_t>(config_.resync_queue_depth, 1);
@@ -179,8 +183,7 @@ void Agent::tick() {
         progress_ns_ = now;
     moved_ = moved;
     points_->expire(now);
-    if (verify_)
-        verify_->step();
+    verify_tick(now);
     if (!missing_.empty() && now >= attach_retry_ns_)
         attach_all();
     update_state();

@@ -20,6 +20,8 @@
 #include "agent/shipper.hpp"
 #include "agent/state.hpp"
 #include "agent/sync_progress.hpp"
+#include "agent/verify.hpp"
+#include "agent/verify_state.hpp"
 #include "agent/workers.hpp"
 #include "capture/tracker.hpp"
 #include "config/config.hpp"
@@ -29,8 +31,6 @@
 #include "tls/context.hpp"
 
 namespace blkferry::agent {
-
-class Verify;
 
 struct AgentOptions {
     std::filesystem::path config_file;
@@ -56,7 +56,6 @@ public:
     [[nodiscard]] bool failed() const noexcept { return failed_; }
 
 private:
-    friend class Verify;
     /// A protected disk that is attached, with the one who closes its gaps.
     struct Member {
         Disk disk;
@@ -129,9 +128,19 @@ private:
     void command_unprotect(const control::Json& request, control::Reply reply);
     void command_mark(const control::Json& request, control::Reply reply);
     void command_throttle(const control::Json& request, control::Reply reply);
-    void command_verify(const control::Json& request, control::Reply reply);
     void command_pause(bool paused, control::Reply reply);
     [[nodiscard]] Result<std::vector<std::uint16_t>> slots_of(const std::vector<std::string>& devices) const;
+
+    // agent_verify.cpp
+    void command_verify(const control::Json& request, control::Reply reply);
+    void open_verify_state();
+    void save_verify_state();
+    void begin_verify(VerifyState::Running running);
+    void verify_ended(Result<Verify::Outcome> outcome);
+    void verify_reports();
+    void verify_tick(std::uint64_t now);
+    [[nodiscard]] bool verifying() const noexcept;
+    [[nodiscard]] control::Json verify_status() const;
 
     loop::Loop& loop_;
     AgentOptions options_;
@@ -153,6 +162,14 @@ private:
     std::unique_ptr<Session> session_;
     std::unique_ptr<Verify> verify_;
     loop::Timer verify_progress_;
+    loop::TokenBucket verify_bucket_;
+    std::optional<VerifyState> verify_state_;
+    std::vector<std::shared_ptr<control::Reply>> verify_followers_;  ///< who waits for the end
+    bool verify_owned_ = false;            ///< begun by a client of this process: ends when nobody follows any more
+    bool verify_abandoned_ = false;
+    std::uint64_t verify_before_ = 0;      ///< differing bytes that an earlier life of the running one found
+    std::uint64_t verify_differing_ = 0;   ///< found by this process
+    std::uint64_t verify_saved_ns_ = 0;
     std::unique_ptr<control::ControlServer> control_;
 
     Uuid load_id_;

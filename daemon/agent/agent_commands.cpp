@@ -8,8 +8,6 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "agent/verify.hpp"
-
 namespace blkferry::agent {
 
 using control::Json;
@@ -18,7 +16,6 @@ using control::Reply;
 namespace {
 
 constexpr std::size_t devices_max = 64;
-constexpr std::uint64_t progress_ns = 500'000'000;
 /// After this the module thaws by itself.
 constexpr std::uint32_t freeze_ms_max = 2000;
 
@@ -251,59 +248,6 @@ void Agent::command_throttle(const Json& request, Reply reply) {
         }
         return Json{{"rate_bytes", rate}};
     });
-}
-
-void Agent::command_verify(const Json& request, Reply reply) {
-    const auto names = control::get_strings(request, "devices", devices_max);
-    if (!names) {
-        reply.fail(names.error());
-        return;
-    }
-    const auto slots = slots_of(*names);
-    if (!slots) {
-        reply.fail(slots.error());
-        return;
-    }
-    if (!session_->established() || (verify_ && !verify_->ended())) {
-        reply.fail(session_->established() ? Error{Errc::busy, 0, "a verification is running already"}
-                                           : Error{Errc::closed, 0, "there is no session with the server"});
-        return;
-    }
-    std::vector<Verify::Target> targets;
-    for (const auto& m : members_)
-        if (slots->empty() || std::ranges::find(*slots, m->disk.slot()) != slots->end())
-            targets.push_back({&m->disk, m->resync.get()});
-    auto shared = std::make_shared<Reply>(std::move(reply));
-    verify_ = std::make_unique<Verify>(
-        Verify::Parts{*tracker_, shipper_, read_pool_, hashes_}, std::move(targets), [this, shared](Result<Verify::Outcome> r) {
-            verify_progress_.stop();
-            if (!r) {
-                shared->fail(r.error());
-                return;
-            }
-            Json ranges = Json::array();
-            for (const auto& range : r->ranges)
-                ranges.push_back({{"device", range.device}, {"offset", range.offset}, {"bytes", range.bytes}});
-            log_.info("source={} event=verified compared_bytes={} differing_bytes={} unsettled_bytes={}",
-                      config_.source, r->compared_bytes, r->differing_bytes, r->unsettled_bytes);
-            shared->done({{"equal", r->differing_bytes == 0 && r->unsettled_bytes == 0},
-                          {"compared_bytes", r->compared_bytes},
-                          {"differing_bytes", r->differing_bytes},
-                          {"unsettled_bytes", r->unsettled_bytes},
-                          {"ranges", std::move(ranges)}});
-        });
-    verify_progress_ = loop_.every(progress_ns, [this, shared] {
-        if (shared->abandoned()) {
-            verify_->abandon();
-            return;
-        }
-        const auto p = verify_->progress();
-        shared->line({{"progress",
-                       {{"done_bytes", p.done_bytes}, {"total_bytes", p.total_bytes}, {"differing_bytes", p.differing_bytes}}}});
-    });
-    if (verify_->ended())
-        verify_progress_.stop();
-    verify_->step();
 }
 
 void Agent::command_pause(bool paused, Reply reply) {

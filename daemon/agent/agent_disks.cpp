@@ -157,6 +157,8 @@ void Agent::detach(std::uint16_t slot, bool from_module) {
     if (it == members_.end())
         return;
     std::unique_ptr<Member> m = std::move(*it);
+    if (verify_)
+        verify_->session_ended();  // it reads this disk
     members_.erase(it);
     shipper_.stop();  // no batch under way may speak of the disk
     shipper_.remove_ring(slot);

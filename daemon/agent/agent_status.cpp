@@ -198,7 +198,9 @@ Json Agent::status() const {
                 {"batches", c.batches},
                 {"wire_bytes", session_->wire_bytes()},
                 {"sessions", session_->sessions()},
-                {"epochs", epochs}}},
+                {"epochs", epochs},
+                {"verify_differing_bytes", verify_differing_}}},
+              {"verify", verify_status()},
               {"uptime_ms", (loop::Loop::now_ns() - started_ns_) / 1'000'000}};
     if (const auto p = sync_.sum()) {
         j["progress"] = progress_json(*p);

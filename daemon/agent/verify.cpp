@@ -16,12 +16,54 @@ constexpr unsigned rounds_max = 12;
 constexpr std::size_t suspects_max = 4096;
 }  // namespace
 
-Verify::Verify(Parts parts, std::vector<Target> targets, Done done)
-    : parts_(parts), targets_(std::move(targets)), done_(std::move(done)) {
-    for (const Target& t : targets_)
-        progress_.total_bytes += t.disk->geometry().nr_sectors * sector_bytes;
-    if (!take_number())
-        phase_ = Phase::over;
+Verify::Verify(Parts parts, std::vector<Target> targets, VerifyPlace from, Found found, Done done)
+    : parts_(parts), targets_(std::move(targets)), found_(std::move(found)), done_(std::move(done)) {
+    for (const Target& t : targets_) {
+        const std::uint64_t sectors = t.disk->geometry().nr_sectors;
+        total_bytes_ += sectors * sector_bytes;
+        // Disks that went away since `from` was noted are passed over, and so is a place behind the end of one that shrank.
+        if (t.disk->slot() < from.slot || (t.disk->slot() == from.slot && from.sector >= sectors))
+            ++pass_target_;
+        else if (t.disk->slot() == from.slot)
+            pass_sector_ = from.sector / block_sectors * block_sectors;
+    }
+    throttle_ = parts_.loop.after(0, [this] { compare_more(); });
+    throttle_.stop();
+}
+
+Verify::Where Verify::watermark() const noexcept {
+    Where low{pass_target_, pass_sector_};
+    for (const Job& j : jobs_)
+        low = std::min(low, {j.target, j.extent.sector});
+    if (!running_.empty())
+        low = std::min(low, *running_.begin());
+    for (const Suspect& s : suspects_)
+        low = std::min(low, {s.target, s.block.sector});
+    return low;
+}
+
+VerifyPlace Verify::place() const noexcept {
+    const auto [target, sector] = watermark();
+    if (target < targets_.size())
+        return {targets_[target].disk->slot(), sector};
+    return {static_cast<std::uint16_t>(targets_.empty() ? 0 : targets_.back().disk->slot()), proto::disk_sectors_max};
+}
+
+Verify::Progress Verify::progress() const noexcept {
+    const auto [target, sector] = watermark();
+    std::uint64_t done = sector * sector_bytes;
+    for (std::size_t i = 0; i < target; ++i)
+        done += targets_[i].disk->geometry().nr_sectors * sector_bytes;
+    return {std::min(done, total_bytes_), total_bytes_, outcome_.differing_bytes};
+}
+
+/// Whether the next block may be read now; if not, it is looked at again in time.
+bool Verify::may_read() {
+    const std::uint64_t now = loop::Loop::now_ns();
+    if (parts_.bucket.available(now) != 0)
+        return true;
+    throttle_.restart(parts_.bucket.wait_ns(now));
+    return false;
 }
 
 bool Verify::settled() const noexcept {
@@ -66,7 +108,7 @@ void Verify::step() {
 }
 
 void Verify::compare_more() {
-    while (phase_ == Phase::comparing && running_ < running_max && suspects_.size() < suspects_max) {
+    while (phase_ == Phase::comparing && running_.size() < running_max && suspects_.size() < suspects_max) {
         if (jobs_.empty() && round_ == 0 && pass_target_ < targets_.size()) {
             const std::uint64_t end = targets_[pass_target_].disk->geometry().nr_sectors;
             jobs_.push_back({pass_target_, {pass_sector_, std::min(block_sectors, end - pass_sector_)}});
@@ -78,12 +120,15 @@ void Verify::compare_more() {
         }
         if (jobs_.empty())
             break;
+        if (!may_read())
+            return;
         const Job job = jobs_.front();
         auto buffer = parts_.pool.take(static_cast<std::size_t>(job.extent.count * sector_bytes));
         if (!buffer)
             return;
         jobs_.pop_front();
-        ++running_;
+        running_.insert({job.target, job.extent.sector});
+        parts_.bucket.take(loop::Loop::now_ns(), job.extent.count * sector_bytes);
         Disk& disk = *targets_[job.target].disk;
         disk.reader->read(job.extent, buffer, [this, job, buffer, alive = std::weak_ptr<bool>(alive_)](Result<void> r) {
             if (alive.expired() || phase_ == Phase::over)
@@ -99,16 +144,12 @@ void Verify::compare_more() {
                           });
         });
     }
-    if (phase_ == Phase::comparing && running_ == 0 && (jobs_.empty() || suspects_.size() >= suspects_max) && take_number())
+    if (phase_ == Phase::comparing && running_.empty() && (jobs_.empty() || suspects_.size() >= suspects_max) && take_number())
         phase_ = Phase::judging;
 }
 
 void Verify::compared(const Job& job, std::vector<Extent> differs) {
-    --running_;
-    if (round_ == 0) {
-        progress_.done_bytes += job.extent.count * sector_bytes;
-        outcome_.compared_bytes += job.extent.count * sector_bytes;
-    }
+    running_.erase({job.target, job.extent.sector});
     if (!differs.empty())
         suspects_.push_back({job.target, job.extent, std::move(differs)});
     compare_more();
@@ -148,15 +189,18 @@ void Verify::judge() {
 void Verify::report(const Suspect& s, const Extent& run) {
     const std::uint64_t bytes = run.count * sector_bytes;
     outcome_.differing_bytes += bytes;
-    progress_.differing_bytes += bytes;
+    const Disk& disk = *targets_[s.target].disk;
+    Range range{disk.slot(), disk.path, run.sector * sector_bytes, bytes};
+    if (found_)
+        found_(range);
     if (outcome_.ranges.size() < ranges_max)
-        outcome_.ranges.push_back({targets_[s.target].disk->slot(), targets_[s.target].disk->path, run.sector * sector_bytes, bytes});
+        outcome_.ranges.push_back(std::move(range));
 }
 
 void Verify::next_round() {
     watched_.clear();
     written_.clear();
-    const bool pass_over = pass_target_ >= targets_.size();
+    const bool pass_over = pass_target_ >= targets_.size() && jobs_.empty();
     if (suspects_.empty() && pass_over) {
         finish(std::move(outcome_));
         return;
@@ -168,14 +212,15 @@ void Verify::next_round() {
         finish(std::move(outcome_));
         return;
     }
-    if (suspects_.empty()) {  // the pass was interrupted by too many suspects: it goes on
+    if (suspects_.empty() && jobs_.empty()) {  // the pass was interrupted by too many suspects: it goes on
         round_ = 0;
     } else {
         ++round_;
-        for (const Suspect& s : suspects_) {
+        for (const Suspect& s : suspects_)
             jobs_.push_back({s.target, s.block});
-            watched_[targets_[s.target].disk->slot()].insert(s.block);
-        }
+        // Blocks that the round before left unread belong to this one: what is written in them has to be known too.
+        for (const Job& job : jobs_)
+            watch(job);
         suspects_.clear();
     }
     if (take_number())
@@ -198,6 +243,9 @@ void Verify::finish(Result<Outcome> outcome) {
     if (phase_ == Phase::over)
         return;
     phase_ = Phase::over;
+    throttle_.stop();
+    if (outcome)
+        outcome->compared_bytes = total_bytes_;
     alive_ = std::make_shared<bool>(true);
     if (done_)
         std::exchange(done_, nullptr)(std::move(outcome));

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,11 @@
 #include "agent/read_pool.hpp"
 #include "agent/resync.hpp"
 #include "agent/shipper.hpp"
+#include "agent/verify_state.hpp"
 #include "capture/tracker.hpp"
 #include "extent/extent_set.hpp"
+#include "loop/loop.hpp"
+#include "loop/token_bucket.hpp"
 
 namespace blkferry::agent {
 
@@ -26,7 +30,8 @@ namespace blkferry::agent {
 ///            durable too, every write between is known: what differs and was not written in the round differs in truth,
 ///            what was written goes to the next round
 ///
-/// What differs in truth is reported and marked dirty, so that it is shipped. One thread (the loop's).
+/// What differs in truth is reported and marked dirty, so that it is shipped. Reads of the source pass a token bucket. place()
+/// tells from where a later one can go on. One thread (the loop's).
 class Verify {
 public:
     struct Target {
@@ -55,17 +60,26 @@ public:
         Shipper& shipper;
         ReadPool& pool;
         HashExchange& hashes;
+        loop::Loop& loop;
+        loop::TokenBucket& bucket;  ///< bytes read from the source's disks
     };
     using Done = std::move_only_function<void(Result<Outcome>)>;
     static constexpr std::size_t ranges_max = 100;
 
-    Verify(Parts parts, std::vector<Target> targets, Done done);
+    /// Called when a range differs in truth.
+    using Found = std::move_only_function<void(const Range&)>;
+
+    /// `targets` ascending by slot; it begins at `from`.
+    Verify(Parts parts, std::vector<Target> targets, VerifyPlace from, Found found, Done done);
     Verify(const Verify&) = delete;
     Verify& operator=(const Verify&) = delete;
 
     /// Goes on; call it from time to time and when something became durable.
     void step();
-    [[nodiscard]] Progress progress() const noexcept { return progress_; }
+    [[nodiscard]] Progress progress() const noexcept;
+    /// Everything before it has been judged: it only grows.
+    [[nodiscard]] VerifyPlace place() const noexcept;
+    [[nodiscard]] const Outcome& outcome() const noexcept { return outcome_; }
     void batch_wrote(const fold::Folded& folded);
     void session_ended() { finish(fail(Errc::closed, "the session with the server ended; try again")); }
     void abandon() { finish(fail(Errc::closed, "abandoned")); }
@@ -83,7 +97,13 @@ private:
         std::vector<Extent> runs;
     };
 
+    /// A block by the order of the pass.
+    using Where = std::pair<std::size_t, std::uint64_t>;
+
     void compare_more();
+    [[nodiscard]] bool may_read();
+    [[nodiscard]] Where watermark() const noexcept;
+    void watch(const Job& job) { watched_[targets_[job.target].disk->slot()].insert(job.extent); }
     void compared(const Job& job, std::vector<Extent> differs);
     void judge();
     void report(const Suspect& s, const Extent& run);
@@ -95,6 +115,7 @@ private:
 
     Parts parts_;
     std::vector<Target> targets_;
+    Found found_;
     Done done_;
     Phase phase_ = Phase::settling;
     unsigned round_ = 0;
@@ -103,11 +124,12 @@ private:
     std::size_t pass_target_ = 0;     ///< where the first pass is
     std::uint64_t pass_sector_ = 0;
     std::deque<Job> jobs_;
-    std::size_t running_ = 0;
+    std::set<Where> running_;         ///< blocks that are being read and compared
+    loop::Timer throttle_;
     std::vector<Suspect> suspects_;
     std::map<std::uint16_t, ExtentSet> watched_;  ///< suspect blocks of the round, by slot
     std::map<std::uint16_t, ExtentSet> written_;  ///< what was captured in them since the round began
-    Progress progress_;
+    std::uint64_t total_bytes_ = 0;
     Outcome outcome_;
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -48,6 +48,19 @@ BOOST_AUTO_TEST_CASE(a_stall_names_its_cause) {
     BOOST_TEST(has(state_text("DISCONNECTED", "connection refused"), "Disconnected: connection refused"));
 }
 
+BOOST_AUTO_TEST_CASE(verification_tells_progress_and_last_result) {
+    Json s = status("CONTINUOUS", 1, 1, 0);
+    BOOST_TEST(!has(status_text(s, nullptr), "Verified"));
+    s["verify"] = {{"running", true}, {"progress", {{"done_bytes", 5}, {"total_bytes", 10}}}, {"differing_bytes", 4096}};
+    BOOST_TEST(has(status_text(s, nullptr), "Verified  running, 50.0 %, 4.0 KiB differ; never done to its end\n"));
+    s["verify"] = {{"running", false}, {"last", {{"ended_ms", 0}, {"equal", true}, {"compared_bytes", 1024}}}};
+    BOOST_TEST(has(status_text(s, nullptr), "last 1970-01-01 00:00:00: equal, 1.0 KiB compared\n"));
+    s["verify"]["last"]["equal"] = false;
+    BOOST_TEST(has(status_text(s, nullptr), "DIFFERED"));
+    s["verify"]["last"]["error"] = "cannot read /dev/vda";
+    BOOST_TEST(has(status_text(s, nullptr), "failed: cannot read /dev/vda"));
+}
+
 BOOST_AUTO_TEST_CASE(any_shape_of_answer_is_survived) {
     for (const char* text : {"{}", "[]", "null", "5", R"({"disks":5,"rates":[],"state":7,"progress":"x"})",
                              R"({"disks":[1,null,{"slot":"x"}],"lag_ms":"y","backlog_bytes":-1})",
