@@ -4,6 +4,7 @@
  *
  *   order A B FILE [PAUSE]    until FILE appears: write n to A, flush; write n to B, flush; n = n + 1; PAUSE microseconds
  *
+ * n begins after what B holds, so a second run (after a crash of the machine) goes on in order.
  * So at every moment, on stable storage: n(B) <= n(A) <= n(B) + 1. Prints how many rounds it made.
  */
 #define _GNU_SOURCE
@@ -24,20 +25,32 @@ static int put(int fd, void *block, unsigned long n)
 	return 0;
 }
 
-int main(int argc, char **argv)
+/* The number in B's block; 0 if it has none. */
+static unsigned long last(int fd, char *block)
 {
 	unsigned long n = 0;
+
+	if (pread(fd, block, 4096, 0) != 4096)
+		return 0;
+	block[64] = 0;
+	return sscanf(block, "blkferry-order %lu\n", &n) == 1 ? n : 0;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long n;
 	void *block;
 	int a, b;
 
 	if (argc < 4 || argc > 5 || posix_memalign(&block, 4096, 4096) != 0)
 		return 2;
 	a = open(argv[1], O_WRONLY | O_DIRECT);
-	b = open(argv[2], O_WRONLY | O_DIRECT);
+	b = open(argv[2], O_RDWR | O_DIRECT);
 	if (a < 0 || b < 0) {
 		perror("order: open");
 		return 1;
 	}
+	n = last(b, block);
 	do {
 		n++;
 		if (put(a, block, n) != 0 || put(b, block, n) != 0)
