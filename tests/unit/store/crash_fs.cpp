@@ -43,7 +43,14 @@ void fail_sync(CrashFs::Inode& inode) {
 class CrashFile final : public File {
 public:
     CrashFile(CrashFs& fs, std::shared_ptr<CrashFs::Inode> inode, std::string path, bool writable, bool direct)
-        : fs_(fs), inode_(std::move(inode)), path_(std::move(path)), writable_(writable), direct_(direct), life_(fs.life_) {}
+        : fs_(fs), inode_(std::move(inode)), path_(std::move(path)), writable_(writable), direct_(direct), life_(fs.life_) {
+        if (fs.descriptors)
+            fs.open_.emplace(fd_ = fs.next_descriptor_++, this);
+    }
+    ~CrashFile() override {
+        if (fd_ >= 0)
+            fs_.open_.erase(fd_);
+    }
 
     Result<std::size_t> read(std::span<std::byte> data, std::uint64_t offset) override {
         BLKFERRY_TRY(check_alignment(data, offset));
@@ -131,7 +138,7 @@ public:
         put(part, offset);
         return {};
     }
-    int fd() const noexcept override { return -1; }
+    int fd() const noexcept override { return fd_; }
     bool direct() const noexcept override { return direct_; }
 
 private:
@@ -179,6 +186,7 @@ private:
     const bool writable_;
     const bool direct_;
     const std::uint64_t life_;
+    int fd_ = -1;
 };
 
 Result<void> CrashFs::operation(const char* what, const std::string& path) {

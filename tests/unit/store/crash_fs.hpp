@@ -58,6 +58,12 @@ public:
     }
 
     bool reflinks = true;
+    /// Files have a number as descriptor, for a simulated io_uring: file_of() finds the file that has it open.
+    bool descriptors = false;
+    [[nodiscard]] store::File* file_of(int fd) const {
+        const auto it = open_.find(fd);
+        return it == open_.end() ? nullptr : it->second;
+    }
 
     /// For damage: a file's contents, or nullptr.
     [[nodiscard]] std::vector<std::byte>* contents(const std::filesystem::path& path);
@@ -80,6 +86,9 @@ private:
     std::uint64_t die_at_ = 0;
     std::uint64_t fail_at_ = 0;
     int fail_errno_ = 0;
+    static constexpr int first_descriptor = 1 << 24;  ///< beyond those of the system
+    std::map<int, store::File*> open_;
+    int next_descriptor_ = first_descriptor;
     std::uint64_t life_ = 0;  ///< counts power cuts: files of an earlier life fail
 };
 
