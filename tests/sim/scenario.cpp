@@ -247,6 +247,7 @@ void Scenario::one_fault() {
         case 6:
             world_.chances.source_read_error = world_.below(2) == 0 ? 0 : 20;
             world_.chances.short_io = world_.below(2) == 0 ? 0 : 10;
+            world_.chances.journal_error = world_.below(2) == 0 ? 0 : 30;
             break;
         default:
             world_.wall_offset += world_.below(2) == 0 ? 3600 * second : 0 - 7200 * second;
