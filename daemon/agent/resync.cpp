@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "codec/zero.hpp"
+
 namespace blkferry::agent {
 
 namespace {
@@ -288,6 +290,11 @@ void Resync::read_failed(Extent extent, const Error& error) {
 void Resync::have_data(Extent extent, std::shared_ptr<std::byte> data) {
     if (!comparable(extent)) {
         const std::byte* bytes = data.get();
+        // Seen here, zeroes take no room in the batch and give their buffer back at once; data ends the look at its first bytes.
+        if (is_zero({bytes, static_cast<std::size_t>(extent.count * sector_bytes)})) {
+            add(extent, proto::ExtentKind::resync_zero, nullptr, nullptr);
+            return;
+        }
         add(extent, proto::ExtentKind::resync_data, bytes, std::move(data));
         return;
     }
