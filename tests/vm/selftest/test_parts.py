@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from vmtest.cases import discover, load, select, shell_case
+from vmtest.cases import discover, load, select, shell_case, sliced_off
 from vmtest.image import split_file
 from vmtest.initramfs import Cpio
 from vmtest.kernel import read_table, version_key
@@ -160,6 +160,17 @@ class Cases(TemporaryCase):
         self.assertEqual(select(names, ["*/001-*"]), names[:2])
         with self.assertRaises(VmError):
             select(names, ["nothing"])
+
+    def test_slice_of_a_group(self):
+        files = {name: self.top / f"{name}.sh" for name in ("long/001-a", "long/002-b", "short/001-c")}
+        (self.top / "long").mkdir()
+        (self.top / "long/slice").write_text("# why\n002-b\n", encoding="utf-8")
+        self.assertEqual(sliced_off(files), {"long/001-a"})
+        self.assertEqual(select(list(files), [], sliced_off(files)), ["long/002-b", "short/001-c"])
+        self.assertEqual(select(list(files), ["long"], sliced_off(files)), ["long/001-a", "long/002-b"])
+        (self.top / "long/slice").write_text("003-gone\n", encoding="utf-8")
+        with self.assertRaises(VmError):
+            sliced_off(files)
 
     def test_misnamed_file_is_an_error(self):
         (self.top / "g").mkdir()
