@@ -78,4 +78,4 @@ rmmod blkferry
 CASE = Case("bios that reach a disk without a queue event (bcache) are caught at their completion and re-read",
             Guest(script=SCRIPT, files=["kmod:blkferry.ko", "cc:tests/kmod/guest/bft"], binaries=["fio"], modules=["bcache"],
                   env={"SUPERBLOCK": base64.b64encode(superblock()).decode()},
-                  disks=[Disk("data", "32M"), Disk("copy", "32M")], timeout=200), kernels=["6.1*"])
+                  disks=[Disk("data", "32M"), Disk("copy", "32M")], timeout=200), kernels=["6.1", "6.1-*"])
