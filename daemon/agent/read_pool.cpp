@@ -16,6 +16,10 @@ struct Free {
     void operator()(std::byte* p) const noexcept { std::free(p); }
 };
 using Memory = std::unique_ptr<std::byte, Free>;
+
+constexpr std::size_t whole(std::size_t bytes) noexcept {
+    return (bytes + alignment - 1) / alignment * alignment;
+}
 }  // namespace
 
 struct ReadPool::State {
@@ -31,7 +35,7 @@ ReadPool::ReadPool(std::size_t budget_bytes) : state_(std::make_shared<State>())
 }
 
 std::shared_ptr<std::byte> ReadPool::take(std::size_t bytes) {
-    const std::size_t size = (bytes + alignment - 1) / alignment * alignment;
+    const std::size_t size = whole(bytes);
     Memory memory;
     {
         const std::lock_guard lock(state_->mutex);
@@ -60,7 +64,7 @@ std::shared_ptr<std::byte> ReadPool::take(std::size_t bytes) {
 
 bool ReadPool::full(std::size_t bytes) const {
     const std::lock_guard lock(state_->mutex);
-    return state_->used != 0 && state_->used + bytes > state_->budget;
+    return state_->used != 0 && state_->used + whole(bytes) > state_->budget;
 }
 
 void ReadPool::trim() {

@@ -234,6 +234,9 @@ void Resync::read_on() {
     const std::uint64_t now = loop::Loop::now_ns();
     while (!retries_.empty() && retries_.front().at_ns <= now && reads_ < parts_.options.queue_depth) {
         const Extent e = retries_.front().extent;
+        // Without a buffer read() puts it back at the front: it waits for room as the others do.
+        if (parts_.pool.full(static_cast<std::size_t>(e.count * sector_bytes)))
+            break;
         retries_.pop_front();
         read(e);
     }
