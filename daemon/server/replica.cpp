@@ -73,7 +73,9 @@ void Replica::opened(Result<std::shared_ptr<store::SourceStore>> result) {
     error_ = {};
     const auto durable = store_->durable();
     complete_batch_ = acked_batch_ = durable.batch;
-    consistent_ = false;
+    complete_mark_ = durable.mark;
+    consistent_ = durable.consistent;
+    redo_end_ = durable.position;
     const auto points = store_->points().list();
     const std::uint64_t wall = around_.clock.realtime_ns();
     const std::uint64_t age = points.empty() || points.back().made_ns > wall ? 0 : wall - points.back().made_ns;
@@ -83,8 +85,8 @@ void Replica::opened(Result<std::shared_ptr<store::SourceStore>> result) {
         around_.log.error("source={} event=alarm reason=journal-damaged mark={} error={} action={}", name_, durable.mark,
                           quote(*store_->damage()),
                           quote("what follows is dropped (damaged files are kept), all disks are compared with the source again"));
-    around_.log.info("source={} event=opened mark={} batch={} backlog_bytes={} points={} journal_io={}", name_,
-                     durable.mark, durable.batch, durable.position - store_->applied(), points.size(),
+    around_.log.info("source={} event=opened mark={} batch={} consistent={} backlog_bytes={} points={} journal_io={}", name_,
+                     durable.mark, durable.batch, durable.consistent, durable.position - store_->applied(), points.size(),
                      store_->journal_direct() ? "direct" : "buffered");
     if (session_ != nullptr) {
         Session& session = *std::exchange(session_, nullptr);
@@ -168,7 +170,7 @@ Result<void> Replica::welcome(Session& session, const proto::Hello& hello) {
     session_ = &session;
     hello_ = hello;
     asks_.clear();
-    in_batch_ = consistent_ = false;
+    in_batch_ = false;
     agent_ = {};
     answer->protocol = proto::protocol_version;
     answer->server_version = BLKFERRY_VERSION;
@@ -176,6 +178,7 @@ Result<void> Replica::welcome(Session& session, const proto::Hello& hello) {
     session_number_ = answer->session;
     complete_batch_ = acked_batch_ = answer->durable_batch;
     complete_mark_ = answer->durable_mark;
+    consistent_ = store_->durable().consistent;
     welcomed_ = true;
     session.ready();
     session.hold(false);
@@ -408,14 +411,15 @@ std::uint64_t Replica::window() const {
 
 // ---- recovery points --------------------------------------------------------------------------------------------------
 
-/// By the interval, at a mark that the agent called consistent, once the disks are synced; not twice at one mark.
+/// By the interval, at a mark that the agent called consistent, once the disks are synced; not twice at one mark. What was
+/// in the journal at the start is applied first: it may hold a request for this very point.
 void Replica::maybe_point() {
     const std::uint64_t now = around_.clock.monotonic_ns();
     if (around_.options.point_interval_ns == 0 || shutting_ || point_pending_ || in_batch_ || !consistent_ || !store_ ||
         now < point_due_ns_)
         return;
     const auto status = store_->status();
-    if (!status.settled || (status.points > 0 && status.newest_point_mark == complete_mark_)) {
+    if (store_->applied() < redo_end_ || !status.settled || (status.points > 0 && status.newest_point_mark == complete_mark_)) {
         point_due_ns_ = now + second_ns / 4;
         return;
     }

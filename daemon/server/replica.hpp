@@ -166,6 +166,7 @@ private:
     std::map<std::uint16_t, proto::EpochResult> epoch_results_;  ///< the last of each disk
     std::deque<proto::PointResult> point_results_;               ///< the last asked for by agents
     std::uint64_t point_request_ = 0;                            ///< the server's own requests
+    store::Position redo_end_ = 0;                               ///< of the journal when the store was opened
     bool point_pending_ = false;
     std::uint64_t point_due_ns_ = 0;
 

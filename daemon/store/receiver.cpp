@@ -174,6 +174,7 @@ Result<void> Receiver::end(std::span<const std::byte> body, Step& step) {
     ++batch_;
     mark_ = begin_.mark;
     time_ns_ = begin_.time_ns;
+    consistent_ = m.consistent;
     step.batch_end = true;
     step.consistent = m.consistent;
     step.points = points_;

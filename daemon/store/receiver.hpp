@@ -27,8 +27,8 @@ public:
     };
 
     /// Goes on behind a complete batch.
-    Receiver(DiskTable& table, std::uint64_t batch, std::uint64_t mark, std::uint64_t time_ns)
-        : table_(table), batch_(batch), mark_(mark), time_ns_(time_ns) {}
+    Receiver(DiskTable& table, std::uint64_t batch, std::uint64_t mark, std::uint64_t time_ns, bool consistent = false)
+        : table_(table), batch_(batch), mark_(mark), time_ns_(time_ns), consistent_(consistent) {}
 
     /// One frame with its body verified and decompressed. `position` is where the journal will hold it.
     [[nodiscard]] Result<Step> take(const proto::FrameHeader& header, std::span<const std::byte> body, Position position);
@@ -40,6 +40,8 @@ public:
     [[nodiscard]] std::uint64_t mark() const noexcept { return mark_; }
     [[nodiscard]] bool in_batch() const noexcept { return open_; }
     [[nodiscard]] std::uint64_t time_ns() const noexcept { return time_ns_; }
+    /// What BATCH_END of the last complete batch said.
+    [[nodiscard]] bool consistent() const noexcept { return consistent_; }
 
 private:
     struct Captured {
@@ -63,6 +65,7 @@ private:
     std::uint64_t batch_;
     std::uint64_t mark_;
     std::uint64_t time_ns_;
+    bool consistent_;
     bool open_ = false;
     bool bad_ = false;
     proto::BatchBegin begin_;

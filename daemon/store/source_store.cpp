@@ -58,7 +58,8 @@ Result<void> SourceStore::recover() {
         return std::unexpected(std::move(text).error());
     }
     table_ = checkpoint.table;
-    receiver_ = std::make_unique<Receiver>(table_, checkpoint.batch, checkpoint.mark, checkpoint.mark_time_ns);
+    receiver_ = std::make_unique<Receiver>(table_, checkpoint.batch, checkpoint.mark, checkpoint.mark_time_ns,
+                                           checkpoint.consistent);
     complete_end_ = checkpoint.position;
     BLKFERRY_TRY_ASSIGN(const JournalScan scan,
                         journal_scan(files, dir_ / "journal", context_.store, checkpoint.position,
@@ -69,7 +70,7 @@ Result<void> SourceStore::recover() {
     damage_ = scan.damage;
     if (damage_)
         BLKFERRY_TRY(distrust());
-    durable_ = {receiver_->batch(), receiver_->mark(), receiver_->time_ns(), complete_end_};
+    durable_ = {receiver_->batch(), receiver_->mark(), receiver_->time_ns(), complete_end_, receiver_->consistent()};
     BLKFERRY_TRY_ASSIGN(points_, PointStore::open(files, dir_ / "points", context_.signer));
     BLKFERRY_TRY_ASSIGN(applier_, Applier::open(files, context_.clock, context_.engine, *points_, dir_, context_.store,
                                                 name_, options_.applier, std::move(checkpoint), &hand_off_));
@@ -165,7 +166,7 @@ Result<proto::Welcome> SourceStore::connect(const proto::Hello& hello) {
     BLKFERRY_TRY_ASSIGN(const Position end, append_text(EntryType::session, text));
     BLKFERRY_TRY(table_.begin_session(session));
     complete_end_ = end;
-    marks_.push_back({end, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
+    push_mark();
     BLKFERRY_TRY(append_wanted_points());
     BLKFERRY_TRY_ASSIGN(const Durable now, commit());
     welcome.session = session.session;
@@ -219,7 +220,7 @@ Result<Receiver::Step> SourceStore::take(const proto::FrameReader::View& frame) 
     if (step.batch_end) {
         complete_end_ = put.end;
         hand_off_.push_batch(batch_begin_, put.end);
-        marks_.push_back({put.end, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
+        push_mark();
         BLKFERRY_TRY(append_wanted_points());
     }
     return step;
@@ -241,11 +242,17 @@ Result<Position> SourceStore::append_text(EntryType type, const std::string& tex
     return put.end;
 }
 
+/// The journal holds a complete batch or entry up to complete_end_.
+void SourceStore::push_mark() {
+    marks_.push_back(
+        {complete_end_, receiver_->batch(), receiver_->mark(), receiver_->time_ns(), receiver_->consistent()});
+}
+
 Durable SourceStore::advance(Position committed) {
     const std::scoped_lock guard(lock_);
     while (!marks_.empty() && marks_.front().end <= committed) {
         const Mark& m = marks_.front();
-        durable_ = {m.batch, m.mark, m.time_ns, m.end};
+        durable_ = {m.batch, m.mark, m.time_ns, m.end, m.consistent};
         marks_.pop_front();
     }
     return durable_;
@@ -306,7 +313,7 @@ std::uint64_t SourceStore::uncommitted_bytes() const noexcept {
 Result<void> SourceStore::append_point(const PointEntry& entry) {
     const std::string text = encode(entry);
     BLKFERRY_TRY_ASSIGN(complete_end_, append_text(EntryType::point, text));
-    marks_.push_back({complete_end_, receiver_->batch(), receiver_->mark(), receiver_->time_ns()});
+    push_mark();
     return {};
 }
 

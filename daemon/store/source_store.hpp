@@ -28,6 +28,7 @@ struct Durable {
     std::uint64_t mark = 0;
     std::uint64_t time_ns = 0;     ///< source's wall time at the mark
     Position position = 0;         ///< apply_some() may go up to here
+    bool consistent = false;       ///< what BATCH_END said: the mark lies in no gap
     bool operator==(const Durable&) const = default;
 };
 
@@ -136,6 +137,7 @@ private:
     struct Mark {
         Position end;
         std::uint64_t batch, mark, time_ns;
+        bool consistent;
     };
     SourceStore(Context context, std::filesystem::path dir, std::string name, SourceOptions options);
     [[nodiscard]] Result<void> recover();
@@ -146,6 +148,7 @@ private:
     [[nodiscard]] Result<void> append_point(const PointEntry& entry);
     [[nodiscard]] Result<void> append_wanted_points();
     [[nodiscard]] Durable advance(Position committed);
+    void push_mark();
     void resolve(Disk& disk);
     void publish_state();
     [[nodiscard]] std::uint64_t used_bytes() const;

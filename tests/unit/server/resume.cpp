@@ -214,6 +214,63 @@ BOOST_AUTO_TEST_CASE(an_open_epoch_goes_on_after_a_crash) {
     BOOST_TEST((image[(disk_sectors - 8) * 512] == std::byte{0xee}));
 }
 
+// Whether the mark is consistent comes out of the journal after a crash, out of the checkpoint after an orderly end.
+BOOST_AUTO_TEST_CASE(an_idle_source_gets_its_point_after_a_restart) {
+    const auto end = [this](bool orderly) {
+        if (orderly)
+            stop();
+        else
+            crash();
+    };
+    const auto settled = [](std::uint64_t batch) {
+        return [batch](Server& s) {
+            const auto r = s.replicas().at("web-1")->report();
+            return r.state == Replica::State::ready && r.store.settled && r.store.applied_batch == batch;
+        };
+    };
+    std::uint64_t batch = 0;
+    for (const bool orderly : {false, true}) {
+        for (const bool consistent : {true, false}) {
+            BOOST_TEST_CONTEXT("orderly " << orderly << " consistent " << consistent) {
+                options.point_interval_ns = 0;
+                start();
+                {
+                    Client c = connect("web-1");
+                    BOOST_TEST(c.hello(hello_of("web-1")).durable_batch == batch);
+                    if (batch == 0) {
+                        Batch sync = initial_sync(++batch, 0, std::byte{1});
+                        c.send(sync);
+                    }
+                    ++batch;
+                    c.send(Batch{.number = batch,
+                                 .prev_mark = batch == 2 ? 0 : batch - 1,
+                                 .mark = batch,
+                                 .writes = {{.extent = {batch * 8, 8}, .fill = std::byte{2}}},
+                                 .consistent = consistent});
+                    BOOST_TEST(c.ack_of(batch).mark == batch);
+                }
+                BOOST_TEST(until(settled(batch)));
+                const auto before = in_loop([](Server& s) { return s.replicas().at("web-1")->report().store.points; });
+                end(orderly);
+
+                options.point_interval_ns = 1;
+                start();
+                BOOST_TEST(until(settled(batch)));
+                if (consistent)
+                    BOOST_TEST(until([batch](Server& s) {
+                        return s.replicas().at("web-1")->report().store.newest_point_mark == batch;
+                    }));
+                for (int i = 0; i < 3; ++i)
+                    in_loop([](Server& s) { s.replicas().at("web-1")->tick(); });
+                const auto r = in_loop([](Server& s) { return s.replicas().at("web-1")->report().store; });
+                BOOST_TEST(r.points == before + (consistent ? 1U : 0U));
+                BOOST_TEST(log.count("event=point-refused") == 0U);
+                end(orderly);
+            }
+        }
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_store_is_used_by_one_server) {
     start();
     auto loop = loop::Loop::create();
