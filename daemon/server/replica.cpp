@@ -85,8 +85,8 @@ void Replica::opened(Result<std::shared_ptr<store::SourceStore>> result) {
         around_.log.error("source={} event=alarm reason=journal-damaged mark={} error={} action={}", name_, durable.mark,
                           quote(*store_->damage()),
                           quote("what follows is dropped (damaged files are kept), all disks are compared with the source again"));
-    around_.log.info("source={} event=opened mark={} batch={} consistent={} backlog_bytes={} points={} journal_io={}", name_,
-                     durable.mark, durable.batch, durable.consistent, durable.position - store_->applied(), points.size(),
+    around_.log.info("source={} event=opened mark={} batch={} backlog_bytes={} points={} consistent={} journal_io={}", name_,
+                     durable.mark, durable.batch, durable.position - store_->applied(), points.size(), durable.consistent,
                      store_->journal_direct() ? "direct" : "buffered");
     if (session_ != nullptr) {
         Session& session = *std::exchange(session_, nullptr);
