@@ -2,99 +2,86 @@
 #include "store/point.hpp"
 
 #include <algorithm>
-#include <cerrno>
+#include <charconv>
+#include <iterator>
 #include <sys/file.h>
 
-#include "store/json_reader.hpp"
+#include <fmt/format.h>
 
 namespace blkferry::store {
 
 namespace {
 
-constexpr std::string_view log_name = "removed.log";
 constexpr std::string_view lock_suffix = ".lock";
 constexpr std::string_view no_parent = "0000000000000000000000000000000000000000000000000000000000000000";
-constexpr std::size_t log_bytes_max = 256U << 20;
 
-nlohmann::json to_json(const RemovedPoint& p) {
-    return {{"serial", p.serial},
-            {"name", p.name},
-            {"hash", p.hash},
-            {"parent", p.parent_hash},
-            {"removed_ns", p.removed_ns}};
-}
-
-Result<std::string> encode_line(const RemovedPoint& p, const Signer* signer) {
-    nlohmann::json j = to_json(p);
-    if (signer != nullptr) {
-        BLKFERRY_TRY_ASSIGN(const std::string signature, signer->sign(dump_json(j)));
-        j["signature"] = signature;
-    }
-    return dump_json(j) + "\n";
-}
-
-Result<RemovedPoint> decode_line(std::string_view line, const Signer* verifier) {
-    BLKFERRY_TRY_ASSIGN(const nlohmann::json j, parse_json(line, 4096, "removed point"));
-    JsonReader in(j, "removed point");
-    RemovedPoint p;
-    p.serial = in.integer("serial");
-    p.name = in.text("name", proto::name_bytes_max);
-    p.hash = in.text("hash", 64);
-    p.parent_hash = in.text("parent", 64);
-    p.removed_ns = in.integer("removed_ns");
-    const std::string signature = in.has("signature") ? in.text("signature", 512) : std::string();
-    BLKFERRY_TRY(in.finish());
-    if (verifier != nullptr)
-        BLKFERRY_TRY(verifier->verify(dump_json(to_json(p)), signature));
-    return p;
+/// Which serial the file of a damaged point claims to have, if any. Good for a guess only.
+std::uint64_t claimed_serial(std::string_view text) {
+    constexpr std::string_view key = "\"serial\":";
+    std::uint64_t serial = 0;
+    if (const std::size_t at = text.find(key); at != std::string_view::npos)
+        (void)std::from_chars(text.data() + at + key.size(), text.data() + text.size(), serial);
+    return serial;
 }
 
 }  // namespace
 
 PointStore::PointStore(FileSystem& files, std::filesystem::path dir, const Signer* signer)
-    : files_(files), dir_(std::move(dir)), signer_(signer) {}
+    : files_(files), dir_(std::move(dir)), signer_(signer), removed_(files, dir_ / RemovedLog::file_name, signer) {}
 
 std::filesystem::path PointStore::path_of(std::string_view name) const {
     return dir_ / (std::string(name) + ".json");
 }
 
-Result<std::unique_ptr<PointStore>> PointStore::open(FileSystem& files, std::filesystem::path dir, const Signer* signer) {
-    BLKFERRY_TRY(files.make_dir(dir));
+Result<std::unique_ptr<PointStore>> PointStore::open(FileSystem& files, std::filesystem::path dir, const Signer* signer,
+                                                     Access access) {
+    if (access == Access::own)
+        BLKFERRY_TRY(files.make_dir(dir));
     std::unique_ptr<PointStore> store(new PointStore(files, std::move(dir), signer));
-    BLKFERRY_TRY(store->load());
+    BLKFERRY_TRY(store->load(access));
     return store;
 }
 
-Result<void> PointStore::load() {
-    BLKFERRY_TRY(load_removed());
-    BLKFERRY_TRY_ASSIGN(const std::vector<std::string> names, files_.list(dir_));
-    for (const std::string& file : names) {
+Result<void> PointStore::load(Access access) {
+    BLKFERRY_TRY(removed_.load());
+    log_damage_ = removed_.damage();
+    std::vector<std::filesystem::path> gone;
+    const auto names = files_.list(dir_);
+    if (!names && names.error().code == Errc::not_found && access == Access::look)
+        return {};
+    if (!names)
+        return std::unexpected(names.error());
+    for (const std::string& file : *names) {
         const auto path = dir_ / file;
-        if (file == log_name || file.ends_with(lock_suffix))
-            continue;
         if (file.ends_with(".new")) {
-            BLKFERRY_TRY(files_.remove(path));
+            if (access == Access::own)
+                BLKFERRY_TRY(files_.remove(path));
             continue;
         }
+        const bool of_log = file == RemovedLog::file_name || (file.starts_with(RemovedLog::damaged_prefix) && !file.ends_with(".json"));
+        if (of_log || file.ends_with(lock_suffix))
+            continue;
         auto loaded = load_one(file);
         if (!loaded && loaded.error().code == Errc::corrupt) {
-            damaged_.push_back({path, std::move(loaded).error()});
+            damaged_.push_back({file.ends_with(".json") ? path.stem().string() : file, path, std::move(loaded).error()});
             continue;
         }
         if (!loaded)
             return std::unexpected(std::move(loaded).error());
         Manifest& m = *loaded;
-        // Its removal was logged, then a crash came: the log must be durable before the manifest goes.
-        const bool gone = std::ranges::any_of(removed_, [&](const auto& r) { return r.serial == m.serial; });
-        if (gone) {
-            BLKFERRY_TRY_ASSIGN(const std::unique_ptr<File> log, files_.open(dir_ / log_name, OpenMode::update));
-            BLKFERRY_TRY(log->sync());
-            BLKFERRY_TRY(files_.sync_dir(dir_));
-            BLKFERRY_TRY(files_.remove(path));
-        } else {
+        if (removed_.contains(m.serial))
+            gone.push_back(path);
+        else
             points_.emplace(m.name, std::move(m));
-        }
     }
+    if (access == Access::look)
+        return {};
+    // A removal was logged, then came a crash: its line must be durable before the manifest goes. That it can be read does not
+    // say so, nor would a sync of the file: where a sync failed before, the line is in memory only and counts as clean.
+    if (!gone.empty() || removed_.wants_rewrite())
+        BLKFERRY_TRY(removed_.rewrite());
+    for (const auto& path : gone)
+        BLKFERRY_TRY(files_.remove(path));
     return {};
 }
 
@@ -120,25 +107,6 @@ std::vector<PointStore::Damaged> PointStore::damaged() const {
     return damaged_;
 }
 
-Result<void> PointStore::load_removed() {
-    auto text = files_.read_text(dir_ / log_name, log_bytes_max);
-    if (!text && text.error().code == Errc::not_found)
-        return {};
-    if (!text)
-        return std::unexpected(std::move(text).error());
-    std::string_view rest = *text;
-    for (std::size_t end = rest.find('\n'); end != std::string_view::npos; end = rest.find('\n')) {
-        auto line = decode_line(rest.substr(0, end), signer_);
-        if (!line)
-            return std::unexpected(std::move(line).error().with(fmt::format("{} at byte {}", (dir_ / log_name).string(),
-                                                                            log_bytes_)));
-        removed_.push_back(std::move(*line));
-        log_bytes_ += end + 1;
-        rest.remove_prefix(end + 1);
-    }
-    return {};  // a last line without its end was never durable; the next one overwrites it
-}
-
 Result<void> PointStore::publish(const Manifest& manifest) {
     const std::scoped_lock guard(lock_);
     const auto it = points_.find(manifest.name);
@@ -153,6 +121,7 @@ Result<void> PointStore::publish(const Manifest& manifest) {
     BLKFERRY_TRY_ASSIGN(const std::string text, encode(manifest, signer_));
     BLKFERRY_TRY(files_.write_text_durable(path_of(manifest.name), text));
     points_.emplace(manifest.name, manifest);
+    std::erase_if(damaged_, [&](const Damaged& d) { return d.path == path_of(manifest.name); });
     return {};
 }
 
@@ -171,32 +140,63 @@ Result<void> PointStore::set_proof(std::string_view name, Launchable launchable,
     return {};
 }
 
-Result<void> PointStore::remove(std::string_view name, std::uint64_t now_ns) {
+Result<void> PointStore::remove(std::string_view name, std::uint64_t now_ns, const PointHead& head) {
     const std::scoped_lock guard(lock_);
     const auto it = points_.find(name);
-    if (it == points_.end())
-        return fail(Errc::not_found, fmt::format("there is no recovery point {}", name));
+    if (it == points_.end()) {
+        const auto damaged = std::ranges::find(damaged_, name, &Damaged::name);
+        if (damaged == damaged_.end())
+            return fail(Errc::not_found, fmt::format("there is no recovery point {}", name));
+        return remove_damaged(static_cast<std::size_t>(damaged - damaged_.begin()), now_ns, head);
+    }
     const auto lock_path = dir_ / (std::string(name) + std::string(lock_suffix));
     BLKFERRY_TRY_ASSIGN(const std::unique_ptr<File> held, files_.open(lock_path, OpenMode::create));
     if (held->fd() >= 0 && ::flock(held->fd(), LOCK_EX | LOCK_NB) != 0)
         return fail(Errc::busy, fmt::format("recovery point {} is being read (export, launch or NBD): end that first", name));
     const Manifest& m = it->second;
-    const RemovedPoint line{m.serial, m.name, m.hash(), m.parent_hash, now_ns};
-    BLKFERRY_TRY_ASSIGN(const std::string text, encode_line(line, signer_));
-    auto log = files_.open(dir_ / log_name, OpenMode::update);
-    if (!log && log.error().code == Errc::not_found)
-        log = files_.open(dir_ / log_name, OpenMode::create);
-    if (!log)
-        return std::unexpected(std::move(log).error());
-    BLKFERRY_TRY((*log)->truncate(log_bytes_));
-    BLKFERRY_TRY((*log)->write(std::as_bytes(std::span(text)), log_bytes_));
-    BLKFERRY_TRY((*log)->sync());
-    BLKFERRY_TRY(files_.sync_dir(dir_));
-    log_bytes_ += text.size();
-    removed_.push_back(line);
+    const auto path = path_of(m.name);
+    BLKFERRY_TRY(removed_.append({m.serial, m.serial, m.name, m.hash(), m.parent_hash, now_ns}));
     points_.erase(it);  // from here on it is gone: load() finishes what an error leaves
-    BLKFERRY_TRY(files_.remove(path_of(line.name)));
+    BLKFERRY_TRY(files_.remove(path));
     BLKFERRY_TRY(files_.remove(lock_path));
+    return files_.sync_dir(dir_);
+}
+
+/// Its serial is one that is missing in the chain: the one that its file claims, else the first. If none is missing, the file
+/// never was a point.
+Result<void> PointStore::remove_damaged(std::size_t index, std::uint64_t now_ns, const PointHead& head) {
+    const Damaged damaged = damaged_[index];
+    BLKFERRY_TRY_ASSIGN(const Chain links, chain());
+    const auto covered = [&](std::uint64_t serial) {
+        const auto it = links.upper_bound(serial);
+        return it != links.begin() && serial <= std::prev(it)->second.last;
+    };
+    const std::uint64_t end = std::max(head.serial, links.empty() ? 0 : std::prev(links.end())->second.last);
+    const auto text = files_.read_text(damaged.path, manifest_bytes_max);
+    std::uint64_t serial = text ? claimed_serial(*text) : 0;
+    if (serial == 0 || serial > end || covered(serial)) {
+        serial = 1;
+        for (const auto& [first, link] : links) {
+            if (serial < first)
+                break;
+            serial = link.last + 1;
+        }
+    }
+    if (serial <= end) {
+        RemovedPoint line{serial, serial, proto::valid_name(damaged.name) ? damaged.name : "damaged", {}, {}, now_ns};
+        const auto after = links.upper_bound(serial);
+        if (after != links.end() && after->first == serial + 1)
+            line.hash = after->second.parent_hash;
+        else if (serial == head.serial)
+            line.hash = head.hash;
+        if (serial == 1)
+            line.parent_hash = no_parent;
+        else if (after != links.begin() && std::prev(after)->second.last + 1 == serial)
+            line.parent_hash = std::prev(after)->second.hash;
+        BLKFERRY_TRY(removed_.append(line));
+    }
+    damaged_.erase(damaged_.begin() + static_cast<std::ptrdiff_t>(index));
+    BLKFERRY_TRY(files_.remove(damaged.path));
     return files_.sync_dir(dir_);
 }
 
@@ -245,36 +245,36 @@ Result<Manifest> PointStore::nearest(std::uint64_t mark) const {
     return *best;
 }
 
-Result<void> PointStore::verify_chain(std::uint64_t head_serial, std::string_view head_hash) const {
-    struct Link {
-        std::string name, hash, parent;
-    };
-    std::map<std::uint64_t, Link> chain;
-    {
-        const std::scoped_lock guard(lock_);
-        for (const auto& r : removed_)
-            chain[r.serial] = {r.name, r.hash, r.parent_hash};
-        for (const auto& [name, m] : points_) {
-            const auto [it, fresh] = chain.try_emplace(m.serial, Link{name, m.hash(), m.parent_hash});
-            if (!fresh)
-                return fail(Errc::corrupt, fmt::format("points {} and {} have the same serial {}", name, it->second.name,
-                                                       m.serial));
-        }
+Result<PointStore::Chain> PointStore::chain() const {
+    Chain links;
+    for (const auto& [first, r] : removed_.runs())
+        links[first] = {r.serial, r.name, r.hash, r.parent_hash};
+    for (const auto& [name, m] : points_) {
+        const auto [it, fresh] = links.try_emplace(m.serial, Link{m.serial, name, m.hash(), m.parent_hash});
+        if (!fresh)
+            return fail(Errc::corrupt, fmt::format("points {} and {} have the same serial {}", name, it->second.name, m.serial));
     }
+    return links;
+}
+
+Result<void> PointStore::verify_chain(std::uint64_t head_serial, std::string_view head_hash) const {
+    const std::scoped_lock guard(lock_);
+    BLKFERRY_TRY_ASSIGN(const Chain links, chain());
+    const auto differ = [](std::string_view a, std::string_view b) { return !a.empty() && !b.empty() && a != b; };
     std::string parent(no_parent);
     std::uint64_t serial = 0;
-    for (const auto& [number, link] : chain) {
+    for (const auto& [number, link] : links) {
         if (number != serial + 1)
             return fail(Errc::corrupt, fmt::format("the recovery point with serial {} is missing and was never removed",
                                                    serial + 1));
-        if (link.parent != parent)
+        if (differ(link.parent_hash, parent))
             return fail(Errc::corrupt, fmt::format("recovery point {} (serial {}) does not follow the one before it: a "
                                                    "manifest was changed",
                                                    link.name, number));
         parent = link.hash;
-        serial = number;
+        serial = link.last;
     }
-    if (head_serial != 0 && (serial != head_serial || parent != head_hash))
+    if (head_serial != 0 && (serial != head_serial || differ(parent, head_hash)))
         return fail(Errc::corrupt, fmt::format("the newest recovery point has serial {}, {} is expected: a manifest is "
                                                "missing or was changed",
                                                serial, head_serial));

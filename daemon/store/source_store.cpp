@@ -398,7 +398,8 @@ Result<std::size_t> SourceStore::collect() {
 
 Result<void> SourceStore::remove_point(std::string_view name) {
     BLKFERRY_TRY(applier_->forget_pending());
-    BLKFERRY_TRY(points_->remove(name, context_.clock.realtime_ns()));
+    BLKFERRY_TRY(points_->remove(name, context_.clock.realtime_ns(),
+                                 {applier_->stored().head_serial, applier_->stored().head_hash}));
     if (context_.catalogue != nullptr)
         BLKFERRY_TRY(context_.catalogue->remove_point(name_, name));
     publish_state();

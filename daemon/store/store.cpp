@@ -73,7 +73,8 @@ Result<std::size_t> rebuild(const std::filesystem::path& store_dir, FileSystem& 
         if (!checkpoint)
             continue;
         BLKFERRY_TRY(catalogue->put_checkpoint(name, *checkpoint, 0));
-        BLKFERRY_TRY_ASSIGN(const std::unique_ptr<PointStore> points, PointStore::open(files, dir / "points", nullptr));
+        BLKFERRY_TRY_ASSIGN(const std::unique_ptr<PointStore> points, PointStore::open(files, dir / "points", nullptr,
+                                                                                      PointStore::Access::look));
         BLKFERRY_TRY(catalogue->put_points(name, points->list()));
         ++found;
     }
