@@ -40,6 +40,9 @@ std::string server_status_text(const Json& status) {
                         printable(text(source, "newest_point")), human_bytes(number(source, "used_bytes"))});
         if (const std::string error = text(source, "error"); !error.empty())
             errors += fmt::format("{}: {}\n", printable(text(source, "source")), printable(error));
+        for (const Json& alarm : part(source, "alarms"))
+            errors += fmt::format("{}: ALARM: {} ({})\n", printable(text(source, "source")), printable(text(alarm, "error")),
+                                  printable(text(alarm, "action")));
     }
     return out + "\n" + (rows.size() == 1 ? "no sources\n" : table(rows)) + errors;
 }

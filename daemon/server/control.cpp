@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/control.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "server/alarms.hpp"
 #include "server/long_job.hpp"
 #include "server/own_bytes.hpp"
 #include "server/server.hpp"
@@ -43,6 +46,10 @@ Json source_row(Server& server, const Replica& replica) {
         if (const auto m = store->points().nearest(~0ULL))
             newest = m->name;
     }
+    Json alarms = Json::array();
+    if (store)
+        for (const Alarm& a : alarms_of(*store))
+            alarms.push_back({{"reason", a.reason}, {"point", a.point}, {"error", a.error}, {"action", a.action}});
     std::string cause = r.cause.empty() ? r.agent.cause : r.cause;
     return {{"source", replica.name()},
             {"store_state", to_string(r.state)},
@@ -64,7 +71,8 @@ Json source_row(Server& server, const Replica& replica) {
             {"used_bytes", r.store.used_bytes},
             {"rates", {{"in_bytes", r.bytes_in_per_s}, {"applied_bytes", r.applied_bytes_per_s}}},
             {"disks", disk_rows(server.store(), replica.name())},
-            {"error", r.error}};
+            {"error", r.error},
+            {"alarms", alarms}};
 }
 
 Json point_row(const store::Manifest& m, std::uint64_t own) {
@@ -91,7 +99,7 @@ Result<std::shared_ptr<Replica>> find_replica(const Server& server, const std::s
     return it->second;
 }
 
-/// `source` and `point` of a request, looked up.
+/// `source` and `point` of a request, looked up. A damaged point is Errc::corrupt.
 Result<PointTarget> find_point(const Server& server, const Json& request) {
     PointTarget t;
     BLKFERRY_TRY_ASSIGN(t.source, control::need_string(request, "source"));
@@ -102,7 +110,14 @@ Result<PointTarget> find_point(const Server& server, const Json& request) {
         return fail(Errc::busy, fmt::format("the store of source {} is {}", t.source, to_string(replica->state())));
     if (!proto::valid_name(t.point))
         return fail(Errc::not_found, fmt::format("source {} has no recovery point of this name", t.source));
-    BLKFERRY_TRY_ASSIGN(t.manifest, t.store->points().find(t.point));
+    auto manifest = t.store->points().find(t.point);
+    if (!manifest) {
+        const auto damaged = t.store->points().damaged();
+        const auto it = std::ranges::find(damaged, t.point, &store::PointStore::Damaged::name);
+        return it == damaged.end() ? std::unexpected(manifest.error())
+                                   : fail(Errc::corrupt, fmt::format("recovery point {} is damaged: {}", t.point, it->error.text));
+    }
+    t.manifest = std::move(*manifest);
     return t;
 }
 
@@ -196,13 +211,15 @@ void Control::point_delete(const Json& request, Reply reply) {
     if (const auto r = control::only_members(request, {"source", "point"}); !r)
         return reply.fail(r.error());
     const auto target = find_point(server_, request);
-    if (!target)
+    if (!target && target.error().code != Errc::corrupt)
         return reply.fail(target.error());
-    const auto replica = find_replica(server_, target->source);
+    // Also a damaged one: that it can be given up is the way out.
+    const std::string point = *control::need_string(request, "point");
+    const auto replica = find_replica(server_, *control::need_string(request, "source"));
     // Shared, because a task that is never run still owes an answer: dropping the last owner gives one.
     auto owed = std::make_shared<Reply>(std::move(reply));
     const auto submitted = (*replica)->submit(
-        [&loop = server_.loop(), owed, point = target->point](store::SourceStore& store) mutable {
+        [&loop = server_.loop(), owed, point](store::SourceStore& store) mutable {
             loop.post([owed = std::move(owed), result = store.remove_point(point)] {
                 if (result)
                     owed->done();

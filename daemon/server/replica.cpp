@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "server/alarms.hpp"
+
 namespace blkferry::server {
 
 namespace {
@@ -81,10 +83,9 @@ void Replica::opened(Result<std::shared_ptr<store::SourceStore>> result) {
     const std::uint64_t age = points.empty() || points.back().made_ns > wall ? 0 : wall - points.back().made_ns;
     const std::uint64_t interval = around_.options.point_interval_ns;
     point_due_ns_ = around_.clock.monotonic_ns() + (points.empty() || age >= interval ? 0 : interval - age);
-    if (store_->damage())
-        around_.log.error("source={} event=alarm reason=journal-damaged mark={} error={} action={}", name_, durable.mark,
-                          quote(*store_->damage()),
-                          quote("what follows is dropped (damaged files are kept), all disks are compared with the source again"));
+    for (const Alarm& a : alarms_of(*store_))
+        around_.log.error("source={} event=alarm reason={}{} mark={} error={} action={}", name_, a.reason,
+                          a.point.empty() ? "" : " point=" + quote(a.point), durable.mark, quote(a.error), quote(a.action));
     around_.log.info("source={} event=opened mark={} batch={} backlog_bytes={} points={} consistent={} journal_io={}", name_,
                      durable.mark, durable.batch, durable.position - store_->applied(), points.size(), durable.consistent,
                      store_->journal_direct() ? "direct" : "buffered");

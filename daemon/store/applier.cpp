@@ -33,6 +33,7 @@ Applier::Applier(FileSystem& files, const Clock& clock, const SnapshotEngine& en
       options_(options),
       state_(std::move(checkpoint)),
       stored_(state_),
+      opened_generation_(state_.generation),
       entries_(files, dir_ / "journal", store, hand_off),
       stored_at_ns_(clock.monotonic_ns()) {}
 
@@ -414,14 +415,13 @@ Result<void> Applier::forget_pending() {
 }
 
 Result<std::size_t> Applier::collect() {
-    if (const auto damaged = points_.damaged(); !damaged.empty())
-        return fail(Errc::conflict, fmt::format("nothing of source {} is removed while a recovery point is damaged: {}", source_,
-                                                damaged.front().error.text));
     BLKFERRY_TRY(checkpoint());
+    // Nobody knows which generation a damaged point sees; it was made before this store was opened.
+    const Generation pinned = points_.damaged().empty() ? 0 : opened_generation_ - 1;
     std::size_t removed = 0;
     for (auto& [slot, d] : disks_) {
         const std::vector<Generation> live = points_.generations(slot);
-        BLKFERRY_TRY_ASSIGN(const std::size_t n, d.chunks->collect(live, options_.collect_budget - removed));
+        BLKFERRY_TRY_ASSIGN(const std::size_t n, d.chunks->collect(live, options_.collect_budget - removed, pinned));
         removed += n;
     }
     return removed;

@@ -68,7 +68,8 @@ public:
     [[nodiscard]] Result<void> forget_pending();
     /// Points published since the last call.
     [[nodiscard]] std::vector<Manifest> take_published() { return std::exchange(published_, {}); }
-    /// Removes chunk files that no point sees (a bounded number); returns how many. Checkpoints first.
+    /// Removes chunk files that no point sees (a bounded number); returns how many. Checkpoints first. While a point is damaged,
+    /// all that it may see stays: what was there when the store was opened.
     [[nodiscard]] Result<std::size_t> collect();
     /// Which blocks differ from staging as applied so far.
     [[nodiscard]] Result<proto::HashReply> compare(const proto::HashAsk& ask);
@@ -128,6 +129,7 @@ private:
     const Options options_;
     Checkpoint state_;
     Checkpoint stored_;
+    const Generation opened_generation_;  ///< every point that was there when it was opened sees an older one
     EntrySource entries_;
     std::map<std::uint16_t, DiskStore> disks_;
     std::vector<std::filesystem::path> old_maps_;        ///< to remove after the next checkpoint

@@ -287,7 +287,7 @@ Result<void> ChunkStore::sync() {
     return {};
 }
 
-Result<std::size_t> ChunkStore::collect(std::span<const Generation> live, std::size_t budget) {
+Result<std::size_t> ChunkStore::collect(std::span<const Generation> live, std::size_t budget, Generation pinned) {
     if (dirty())
         return fail(Errc::busy, fmt::format("{} has changes that are not synced", dir_.string()));
     const auto seen_by_any = [&](Generation from, Generation end) {
@@ -300,7 +300,7 @@ Result<std::size_t> ChunkStore::collect(std::span<const Generation> live, std::s
         for (auto it = all.begin(); it != all.end() && removed < budget;) {
             const auto next = std::next(it);
             const Generation end = next == all.end() ? std::numeric_limits<Generation>::max() : next->first;
-            if (seen_by_any(it->first, end)) {
+            if (it->first <= pinned || seen_by_any(it->first, end)) {
                 it = next;
                 continue;
             }

@@ -73,8 +73,9 @@ public:
     [[nodiscard]] bool dirty() const noexcept { return !dirty_.empty() || dir_dirty_; }
 
     /// Removes up to `budget` files that none of `live` (ascending; current() counts as live) can see. Returns how many.
-    /// Only right after sync() and a checkpoint with this generation.
-    [[nodiscard]] Result<std::size_t> collect(std::span<const Generation> live, std::size_t budget);
+    /// Only right after sync() and a checkpoint with this generation. Files of generations up to `pinned` stay, whoever sees
+    /// them.
+    [[nodiscard]] Result<std::size_t> collect(std::span<const Generation> live, std::size_t budget, Generation pinned = 0);
 
     [[nodiscard]] std::size_t files() const noexcept { return count_; }
     /// Bytes on disk as of the last sync (shared blocks count in each file).

@@ -74,6 +74,9 @@ Result<void> SourceStore::recover() {
     BLKFERRY_TRY_ASSIGN(points_, PointStore::open(files, dir_ / "points", context_.signer));
     BLKFERRY_TRY_ASSIGN(applier_, Applier::open(files, context_.clock, context_.engine, *points_, dir_, context_.store,
                                                 name_, options_.applier, std::move(checkpoint), &hand_off_));
+    if (points_->damaged().empty())
+        if (auto r = points_->verify_chain(applier_->stored().head_serial, applier_->stored().head_hash); !r)
+            chain_damage_ = std::move(r).error();
     publish_state();
     if (context_.catalogue != nullptr) {
         BLKFERRY_TRY(context_.catalogue->put_checkpoint(name_, applier_->stored(), context_.clock.realtime_ns()));

@@ -131,6 +131,9 @@ public:
     /// What of the journal could not be read when it was opened. Everything from there on was dropped, and every disk has to be
     /// compared with its source. Any thread.
     [[nodiscard]] const std::optional<Error>& damage() const noexcept { return damage_; }
+    /// Why the recovery points found at open are not all that were made and not removed. Not asked for while one is damaged. Any
+    /// thread.
+    [[nodiscard]] const std::optional<Error>& chain_damage() const noexcept { return chain_damage_; }
     [[nodiscard]] PointStore& points() noexcept { return *points_; }
 
 private:
@@ -171,6 +174,7 @@ private:
     std::deque<Mark> marks_;               ///< complete batches and entries, not committed yet
     std::vector<PointEntry> wanted_points_;
     std::optional<Error> damage_;          ///< fixed when it is open
+    std::optional<Error> chain_damage_;    ///< fixed when it is open
     Position complete_end_ = 0;            ///< behind the last complete batch or entry
 
     // both, by itself thread-safe

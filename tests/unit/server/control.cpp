@@ -2,7 +2,9 @@
 #undef BOOST_TEST_MODULE
 #include <boost/test/unit_test.hpp>
 
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include <nlohmann/json.hpp>
 
@@ -115,6 +117,70 @@ BOOST_AUTO_TEST_CASE(points_list_and_delete) {
     // The others still read well.
     const auto v = call({{"cmd", "verify_point"}, {"source", "web-1"}, {"point", "p1"}});
     BOOST_TEST(v["equal"] == true);
+}
+
+// Chunks that it may need stay, others go; replication does not care; the administrator can give it up.
+BOOST_AUTO_TEST_CASE(a_damaged_point_is_told_and_can_be_given_up) {
+    namespace fs = std::filesystem;
+    const fs::path source_dir = store::Store::source_dir(options.store_dir, "web-1");
+    const auto files = [&] {
+        const auto in = fs::directory_iterator(source_dir / "disks" / "000");
+        return static_cast<std::size_t>(std::distance(begin(in), end(in)));
+    };
+    const auto files_become = [&](std::size_t n) { return until([&](Server&) { return files() == n; }); };
+    const auto delete_point = [&](const char* point) {
+        (void)call({{"cmd", "point_delete"}, {"source", "web-1"}, {"point", point}});
+    };
+    with_points(3).close();
+    stop();
+    BOOST_TEST(files() == 10U);  // eight chunks, and the first one as p1 and p2 saw it
+    {
+        std::fstream manifest(source_dir / "points" / "p2.json", std::ios::in | std::ios::out);
+        manifest.seekp(60);
+        manifest << "rot";
+    }
+    start();
+    BOOST_TEST(until([](Server& s) { return s.replicas().at("web-1")->state() == Replica::State::ready; }));
+    BOOST_TEST(log.count("event=alarm reason=point-damaged point=p2") == 1U);
+    auto w = call({{"cmd", "status"}})["sources"][0];
+    BOOST_REQUIRE(w["alarms"].size() == 1U);
+    BOOST_TEST(w["alarms"][0]["reason"] == "point-damaged");
+    BOOST_TEST(w["alarms"][0]["point"] == "p2");
+    BOOST_TEST((refusal({{"cmd", "verify_point"}, {"source", "web-1"}, {"point", "p2"}}) == Errc::corrupt));
+
+    Client c = connect("web-1");
+    BOOST_TEST(c.hello(hello_of("web-1")).durable_batch == 4U);
+    for (std::uint64_t i = 4; i <= 5; ++i) {
+        Batch b{.number = i + 1, .prev_mark = i - 1, .mark = i};
+        b.writes = {{.extent = {0, 8}, .fill = static_cast<std::byte>(i)}};
+        b.points = {{.request = i, .name = "p" + std::to_string(i)}};
+        c.send(b);
+    }
+    BOOST_TEST(until([](Server& s) { return s.replicas().at("web-1")->report().store.points == 4; }));
+    BOOST_TEST(files() == 12U);
+    delete_point("p1");
+    delete_point("p4");
+    BOOST_TEST(files_become(11));  // p4's, but not p1's, which p2 may need
+    delete_point("p2");
+    BOOST_TEST(files_become(9));
+    w = call({{"cmd", "status"}})["sources"][0];
+    BOOST_TEST(w["alarms"].empty());
+    BOOST_TEST(w["points"] == 2);
+    BOOST_TEST(w["connected"] == true);
+    BOOST_TEST(log.count("event=apply-failed") == 0U);
+    c.close();
+    stop();
+    start();
+    BOOST_TEST(until([](Server& s) { return s.replicas().at("web-1")->state() == Replica::State::ready; }));
+    BOOST_TEST(call({{"cmd", "status"}})["sources"][0]["alarms"].empty());
+    // A manifest that vanished shows.
+    stop();
+    fs::remove(source_dir / "points" / "p3.json");
+    start();
+    BOOST_TEST(until([](Server& s) { return s.replicas().at("web-1")->state() == Replica::State::ready; }));
+    w = call({{"cmd", "status"}})["sources"][0];
+    BOOST_REQUIRE(w["alarms"].size() == 1U);
+    BOOST_TEST(w["alarms"][0]["reason"] == "points-missing");
 }
 
 BOOST_AUTO_TEST_CASE(verify_makes_digests_and_then_compares_them) {
