@@ -42,9 +42,11 @@ static int bf_put_disk_fixed(struct sk_buff *skb, struct bf_disk *d)
 static int bf_put_disk_state(struct sk_buff *skb, struct bf_disk *d)
 {
 	struct blkferry_ctl now;
+	u32 writes;
 
 	raw_spin_lock_irq(&d->lock);
 	now = *d->ctl;
+	writes = d->inflight[0] + d->inflight[1];
 	raw_spin_unlock_irq(&d->lock);
 	return nla_put_u32(skb, BLKFERRY_A_STATE, now.state) ||
 	       nla_put_u32(skb, BLKFERRY_A_FLAGS, now.flags) ||
@@ -53,6 +55,7 @@ static int bf_put_disk_state(struct sk_buff *skb, struct bf_disk *d)
 	       bf_put_u64(skb, BLKFERRY_A_EPOCH_SEQ, now.epoch_seq) ||
 	       bf_put_u64(skb, BLKFERRY_A_ACTIVE_BLOCKS, now.active_blocks) ||
 	       bf_put_u64(skb, BLKFERRY_A_SNAP_BLOCKS, now.snap_blocks) ||
+	       nla_put_u32(skb, BLKFERRY_A_WRITES, writes) ||
 	       nla_put(skb, BLKFERRY_A_COUNTERS, BLKFERRY_C_MAX * sizeof(u64), now.counters);
 }
 

@@ -61,6 +61,9 @@ std::string disk_rows(const Json& status) {
     for (const Json& disk : part(status, "disks")) {
         if (const std::string error = text(disk, "error"); !error.empty())
             out += fmt::format("{}: {}\n", printable(text(disk, "name")), printable(error));
+        if (const auto bytes = number(disk, "untracked_bytes"); bytes != 0)
+            out += fmt::format("{}: WARNING: {} were written past the module, found by the disk's own counter; see blkferry-agent(8)\n",
+                               printable(text(disk, "name")), human_bytes(bytes));
     }
     return out;
 }

@@ -183,6 +183,7 @@ void Agent::tick() {
         progress_ns_ = now;
     moved_ = moved;
     points_->expire(now);
+    self_check(now);
     verify_tick(now);
     if (!missing_.empty() && now >= attach_retry_ns_)
         attach_all();

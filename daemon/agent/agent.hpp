@@ -16,6 +16,7 @@
 #include "agent/read_pool.hpp"
 #include "agent/registry.hpp"
 #include "agent/resync.hpp"
+#include "agent/self_check.hpp"
 #include "agent/session.hpp"
 #include "agent/shipper.hpp"
 #include "agent/state.hpp"
@@ -62,6 +63,8 @@ private:
         std::unique_ptr<Resync> resync;
         loop::Watch wake;
         std::uint64_t gap_since_ns = 0;  ///< monotonic; 0: no gap
+        SelfCheck self_check;
+        std::uint64_t untracked_bytes = 0;  ///< found by the self-check since it was attached here
     };
     /// A protected disk that is not.
     struct Missing {
@@ -131,6 +134,9 @@ private:
     void command_pause(bool paused, control::Reply reply);
     [[nodiscard]] Result<std::vector<std::uint16_t>> slots_of(const std::vector<std::string>& devices) const;
 
+    // agent_self_check.cpp
+    void self_check(std::uint64_t now);
+
     // agent_verify.cpp
     void command_verify(const control::Json& request, control::Reply reply);
     void open_verify_state();
@@ -191,6 +197,8 @@ private:
     std::uint64_t progress_ns_ = 0;   ///< monotonic, when something moved last
     std::uint64_t moved_ = 0;
     std::uint64_t attach_retry_ns_ = 0;
+    std::uint64_t self_check_ns_ = 0;  ///< monotonic, of the last one
+    bool can_self_check_ = true;       ///< the tracker tells what is in flight
     Rates rates_;
     SyncProgress sync_;
     bool work_posted_ = false;

@@ -112,6 +112,7 @@ Json Agent::disk_status(const Member& m) const {
               {"phase", to_string(phase_of(m))},
               {"size_bytes", g.nr_sectors * sector_bytes},
               {"backlog_bytes", backlog_bytes(m)},
+              {"untracked_bytes", m.untracked_bytes},
               {"dirty_bytes", (st.active_blocks + st.snap_blocks) * m.disk.block_bytes()},
               {"ring", {{"used_bytes", std::min(g.data_bytes, (st.head - std::min(st.head, m.disk.ring->tail())) *
                                                                   mean_op_bytes(*m.disk.ring))},

@@ -87,6 +87,12 @@ Result<void> Resync::demand_rescan(const std::string& why) {
     return {};
 }
 
+void Resync::untracked(const std::string& why) {
+    say(true, fmt::format("event=untracked reason=\"{}\"", why));
+    if (auto r = demand_rescan(why); !r)
+        cause_ = r.error().text;
+}
+
 void Resync::want(std::string_view why) {
     forget_reads();
     say(false, fmt::format("event=gap_open reason=\"{}\"", why));
@@ -102,8 +108,7 @@ void Resync::look_at_module(const capture::RingStatus& st) {
         return;
     }
     if ((st.flags & BLKFERRY_CTL_UNTRACKED) != 0)
-        if (auto r = demand_rescan("a passthrough write bypassed tracking"); !r)
-            cause_ = r.error().text;
+        untracked("a passthrough write bypassed tracking");
     const bool epoch = phase_ == Phase::switching || phase_ == Phase::announcing || phase_ == Phase::reading ||
                        phase_ == Phase::ending || phase_ == Phase::closing;
     if (st.state == DiskState::bitmap && (epoch || phase_ == Phase::settled))

@@ -85,6 +85,8 @@ public:
     [[nodiscard]] Progress progress() const;
     /// Why it cannot go on, empty if it can.
     [[nodiscard]] const std::string& cause() const noexcept { return cause_; }
+    /// The disk was written behind the capture: says so and compares the whole disk with the replica, as demand_rescan().
+    void untracked(const std::string& why);
     [[nodiscard]] bool settled() const noexcept { return phase_ == Phase::settled; }
     [[nodiscard]] std::uint64_t epochs() const noexcept { return epochs_; }
 

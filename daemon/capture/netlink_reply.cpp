@@ -158,6 +158,8 @@ Result<DiskInfo> parse_disk(const Attrs& attrs) {
     d.snap_blocks = r.u64(BLKFERRY_A_SNAP_BLOCKS);
     d.memory = r.u64(BLKFERRY_A_MEMORY);
     d.counters = r.u64s(BLKFERRY_A_COUNTERS);
+    if (attrs[BLKFERRY_A_WRITES] != nullptr)
+        d.writes = r.u32(BLKFERRY_A_WRITES);
     BLKFERRY_TRY(r.done("disk"));
     return d;
 }

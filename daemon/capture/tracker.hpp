@@ -55,6 +55,10 @@ struct DiskInfo {
     std::uint64_t snap_blocks = 0;
     std::uint64_t memory = 0;     ///< bytes reserved for the disk
     std::vector<std::uint64_t> counters;  ///< indexed by enum blkferry_counter; may be shorter or longer than ours
+    std::optional<std::uint32_t> writes;  ///< in flight, at the same instant as the counters; a producer does not tell
+
+    /// A counter, 0 if the module is too old to have it.
+    [[nodiscard]] std::uint64_t counter(std::size_t which) const noexcept { return which < counters.size() ? counters[which] : 0; }
 };
 
 struct AttachRequest {

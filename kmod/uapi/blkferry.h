@@ -347,6 +347,9 @@ enum blkferry_attr {
 	BLKFERRY_A_FREEZE_MS,		/* u32, 1..10000 */
 	BLKFERRY_A_EVENT,		/* u32, enum blkferry_event */
 	BLKFERRY_A_MEMORY,		/* u64: bytes reserved for the disk */
+	BLKFERRY_A_WRITES,		/* u32: writes of the disk in flight, at the
+					 * same instant as A_COUNTERS
+					 */
 	BLKFERRY_A_MAX_PLUS_1
 };
 #define BLKFERRY_A_MAX (BLKFERRY_A_MAX_PLUS_1 - 1)

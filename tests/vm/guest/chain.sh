@@ -70,6 +70,8 @@ mark_point() {
 		tail -n 40 /tmp/agent.log
 		fail "mark $mark_name refused: $(blkferry mark --name "$mark_name" "$@" 2>&1)"
 	fi
+	# A case that writes behind the capture on purpose says BF_UNTRACKED=1.
+	[ -n "${BF_UNTRACKED:-}" ] || ! grep event=untracked /tmp/agent.log || fail "a captured disk is called untracked"
 }
 
 # medium_hash DEVICE: SHA-256 of what is on the medium, past the page cache.

@@ -27,7 +27,7 @@ class Missing(VmError):
 def split_file(spec: str) -> tuple[str, str]:
     """("SOURCE", "GUEST PATH") of a files entry."""
     prefix = ""
-    for known in ("build:", "kmod:", "cc:"):
+    for known in ("build:", "kmod:", "ko:", "cc:"):
         if spec.startswith(known):
             prefix, spec = known, spec.removeprefix(known)
     source, _, target = spec.partition(":")
@@ -67,6 +67,9 @@ def locate(source: str, kernel: Kernel) -> Path:
             raise Missing("kmod/ has no module source")
         path = build_module(kernel) / source.removeprefix("kmod:")
         return strip_module(path) if path.suffix == ".ko" and path.is_file() else path
+    if source.startswith("ko:"):
+        directory, _, name = source.removeprefix("ko:").rpartition("/")
+        return strip_module(build_module(kernel, directory) / name)
     if source.startswith("cc:"):
         return compile_tool(source.removeprefix("cc:"))
     path = BUILD / source.removeprefix("build:") if source.startswith("build:") else REPO / source

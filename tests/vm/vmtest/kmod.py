@@ -43,10 +43,10 @@ def mirror(top: Path, target: Path) -> None:
     record.write_text("\n".join(map(str, wanted)) + "\n", encoding="utf-8")
 
 
-def make(kernel: Kernel, target: Path, *arguments: str) -> tuple[int, str]:
-    """Mirror kmod/ to `target` and run make there; the output also goes to target/build.log."""
+def make(kernel: Kernel, target: Path, *arguments: str, source: Path = REPO / "kmod") -> tuple[int, str]:
+    """Mirror the source to `target` and run make there; the output also goes to target/build.log."""
     target.mkdir(parents=True, exist_ok=True)
-    mirror(REPO / "kmod", target)
+    mirror(source, target)
     command = ["make", "-C", str(kernel.kdir), f"M={target}", f"-j{os.cpu_count()}", *arguments, "modules"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                           check=False)
@@ -59,14 +59,18 @@ def has_source() -> bool:
     return (REPO / "kmod/Kbuild").is_file() or (REPO / "kmod/Makefile").is_file()
 
 
-def build_module(kernel: Kernel) -> Path:
-    """Directory with blkferry.ko built for `kernel`; a failed build is a VmError with the first errors."""
-    target = RESULTS / kernel.name / "kmod"
-    with file_lock(RESULTS / kernel.name / ".kmod.lock", "another build of the module"):
-        status, output = make(kernel, target)
+def build_module(kernel: Kernel, directory: str = "kmod") -> Path:
+    """Directory with the modules of a directory of the repository, built for `kernel`; by default with blkferry.ko.
+
+    A failed build is a VmError with the first errors.
+    """
+    name = directory.replace("/", "-")
+    target = RESULTS / kernel.name / name
+    with file_lock(RESULTS / kernel.name / f".{name}.lock", "another build of the module"):
+        status, output = make(kernel, target, source=REPO / directory)
     if status != 0:
-        errors = [line.replace(f"{target}/", "kmod/") for line in output.splitlines() if " error: " in line]
-        raise VmError(f"the module does not build for kernel {kernel.name} ({kernel.release}): "
+        errors = [line.replace(f"{target}/", f"{directory}/") for line in output.splitlines() if " error: " in line]
+        raise VmError(f"{directory} does not build for kernel {kernel.name} ({kernel.release}): "
                       f"{' | '.join(errors[:2]) or output.splitlines()[-1]} (log: {target / 'build.log'})")
     return target
 

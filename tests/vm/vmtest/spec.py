@@ -74,6 +74,7 @@ class Guest:
     modules: packed with all they need, the script says modprobe. binaries: host programs with their libraries.
     files: "SOURCE[:GUEST PATH]", default place /opt/blkferry/<name> (in PATH); SOURCE is relative to the repository,
     or "build:PATH" below the build directory, or "kmod:NAME" built from kmod/ for the guest's kernel, or
+    "ko:DIRECTORY/NAME.ko" a module for tests, built from a directory with a Kbuild; or
     "cc:DIRECTORY/NAME" compiled statically from the C files of a directory.
     memory: MiB. timeout: seconds from the start of QEMU to its end. network: user networking, host is 10.0.2.2.
     forwards: TCP ports of the guest that the host reaches through vm.forwarded[port] on 127.0.0.1 (wants network).
