@@ -19,7 +19,7 @@ struct Replica::JobResult {
     Result<store::ApplyReport> report;
     Result<std::vector<proto::HashReply>> replies;
     std::uint64_t session = 0;
-    bool collected_all = false;
+    bool collect_left = false;  ///< collecting was asked for and is not at its end
 };
 
 struct Replica::Job {
@@ -36,7 +36,7 @@ struct Replica::Job {
         for (WorkerTask& task : tasks)
             task(*store);
         tasks.clear();
-        JobResult out{store->apply_some(budget), std::vector<proto::HashReply>{}, session, false};
+        JobResult out{store->apply_some(budget), std::vector<proto::HashReply>{}, session, collect};
         while (out.report && !asks.empty() && store->applied() < asks_position) {
             auto more = store->apply_some(budget);
             if (!more) {
@@ -64,7 +64,7 @@ struct Replica::Job {
         }
         if (collect && out.report && out.report->idle) {
             const auto removed = store->collect();
-            out.collected_all = removed && *removed == 0;
+            out.collect_left = !removed || *removed > 0;
             if (!removed)
                 out.report = std::unexpected(removed.error());
         }
@@ -91,6 +91,7 @@ void Replica::work() {
     if (job.tasks.empty() && job.asks.empty() && !behind && !unstored_ && !job.collect)
         return;
     working_ = true;
+    collect_wanted_ = false;  // what is removed from here on is collected by the next job
     around_.workers.submit([&loop = around_.loop, weak = weak_from_this(), job = std::move(job)]() mutable {
         auto result = std::make_unique<JobResult>(job.run());
         job.store.reset();
@@ -103,6 +104,7 @@ void Replica::work() {
 
 void Replica::worked(JobResult result) {
     working_ = false;
+    collect_wanted_ = collect_wanted_ || result.collect_left;
     if (shutting_) {
         maybe_shut();
         return;
@@ -119,8 +121,6 @@ void Replica::worked(JobResult result) {
     idle_turns_ = report.bytes > 0 ? 0 : idle_turns_ + 1;
     // Turns without a byte go on until the checkpoint came; a bound in case that it came together with the last bytes.
     unstored_ = report.bytes > 0 || (unstored_ && !report.checkpointed && idle_turns_ < 60);
-    if (result.collected_all)
-        collect_wanted_ = false;
     for (const proto::EpochResult& r : report.epochs)
         on_epoch(r);
     for (const store::PointOutcome& p : report.points)
