@@ -45,6 +45,10 @@ test-unit: deps  ## unit tests only
 test-e2e: deps  ## agent, server and a user-space ring producer, natively
 	@python3 tests/suites.py e2e
 
+.PHONY: test-sim
+test-sim: deps  ## agent and server in virtual time, by seeds: make test-sim MINUTES=60 SEED=5000000
+	@SIM_SECONDS=$$(( $(or $(MINUTES),1) * 60 )) SIM_SEED=$(or $(SEED),1) python3 tests/suites.py sim
+
 .PHONY: test-faults
 test-faults: deps  ## the fault suite at length (hours): make test-faults SCALE=80; figures in build/faults.json
 	@BLKFERRY_FAULT_SCALE=$(or $(SCALE),80) python3 tests/suites.py faults

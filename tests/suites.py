@@ -7,6 +7,7 @@
 
 Each suite is a function that yields (name, outcome, detail); outcome is "passed", "failed" or "skipped".
 """
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -43,12 +44,12 @@ def tail(text, lines=40):
     return "\n".join(text.strip().splitlines()[-lines:])
 
 
-def build(folder, *flags, environment=None):
-    """Configures and builds one tree; returns None or the failure as a result row."""
+def build(folder, *flags, environment=None, targets=()):
+    """Configures and builds one tree, or some targets of it; returns None or the failure as a result row."""
     status, output = run(["cmake", "-S", ".", "-B", folder, "-G", "Ninja", *flags],
                          env={**os.environ, **(environment or {})})
     if status == 0:
-        status, output = run(["nice", "ninja", "-C", folder, "-j", JOBS])
+        status, output = run(["nice", "ninja", "-C", folder, "-j", JOBS, *targets])
     return None if status == 0 else (f"build {folder}", "failed", tail(output))
 
 
@@ -120,6 +121,32 @@ def suite_e2e():
         yield failure
         return
     yield from ctest("build", "e2e")
+
+
+def suite_sim():
+    """Agent and server in one thread and in virtual time, as many seeds as a minute takes; planted lies are found."""
+    failure = build("build", targets=["blkferry-sim"])
+    if failure:
+        yield failure
+        return
+    program = "build/tests/blkferry-sim"
+    for lie, said in (("lose-sync", "was durable, now it is"), ("wrong-payload", "differs from the source")):
+        status, output = run([program, "--seeds", "1", "200", "--mutation", lie], timeout_s=300)
+        found = status == 1 and said in output and "replay: " in output
+        yield f"planted {lie} is found", "passed" if found else "failed", tail(output)
+    # One process for each core, each with seeds of its own.
+    seconds = float(os.environ.get("SIM_SECONDS", "60"))
+    first = int(os.environ.get("SIM_SEED", "1"))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        begins = [first + i * 1_000_000 for i in range(int(JOBS))]
+        runs = list(pool.map(lambda b: run([program, "--seeds", str(b), "1000000", "--seconds", str(seconds)],
+                                           timeout_s=seconds + 600), begins))
+    for begin, (status, output) in zip(begins, runs):
+        seeds = re.search(r"^(\d+) seeds passed", output, re.MULTILINE)
+        passed = status == 0 and seeds is not None and int(seeds[1]) > 0
+        if passed:
+            print(tail(output, 1), flush=True)
+        yield f"simulation, {seeds[1] if seeds else 'some'} seeds from {begin}", "passed" if passed else "failed", tail(output)
 
 
 def suite_faults():

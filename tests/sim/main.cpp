@@ -51,7 +51,12 @@ int main(int argc, char** argv) {
             limit_s = std::strtod(argv[++i], nullptr);
         } else if (arg == "--mutation" && i + 1 < argc) {
             mutation_name = argv[++i];
-            mutation = std::string(mutation_name) == "lose-sync" ? Mutation::lose_sync : Mutation::wrong_payload;
+            const std::string name = mutation_name;
+            if (name != "lose-sync" && name != "wrong-payload") {
+                count = 0;
+                break;
+            }
+            mutation = name == "lose-sync" ? Mutation::lose_sync : Mutation::wrong_payload;
         } else if (arg == "--trace") {
             trace = true;
         } else {

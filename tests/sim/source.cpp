@@ -95,6 +95,7 @@ void Source::write_one() {
     world_.trace("write seq={} disk={} sector={}+{} op={}", seq, disk, sector, sectors,
                  payload ? "write" : "zeroes");
     placed.record = history_.size();
+    BLKFERRY_ASSERT(history_.empty() || history_.back().seq <= seq);
     history_.push_back({seq, disk, sector, placed.data});
     auto how = producer::End::done;
     if (mishaps_ && world_.one_in(20))
@@ -127,12 +128,14 @@ std::vector<std::byte> Source::medium(std::size_t disk) const {
     return read(disk, 0, disks_.at(disk).bytes / sector_bytes);
 }
 
-std::vector<std::byte> Source::image(std::size_t disk, std::uint64_t mark) const {
-    std::vector<std::byte> out = disks_.at(disk).begin;
-    for (const Done& d : history_)
-        if (d.disk == disk && d.seq <= mark)
-            std::ranges::copy(d.data, out.begin() + static_cast<std::ptrdiff_t>(d.sector * sector_bytes));
-    return out;
+const std::vector<std::byte>& Source::Replay::at(std::uint64_t mark) {
+    const auto& history = source_.history_;
+    for (; next_ < history.size() && history[next_].seq <= mark; ++next_) {
+        const Done& d = history[next_];
+        if (d.disk == disk_)
+            std::memcpy(image_.data() + d.sector * sector_bytes, d.data.data(), d.data.size());
+    }
+    return image_;
 }
 
 }  // namespace blkferry::sim

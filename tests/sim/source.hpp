@@ -26,8 +26,18 @@ public:
     [[nodiscard]] std::size_t disks() const noexcept { return disks_.size(); }
     [[nodiscard]] const std::string& path(std::size_t disk) const { return disks_.at(disk).path; }
     [[nodiscard]] std::uint64_t bytes(std::size_t disk) const { return disks_.at(disk).bytes; }
-    /// What the disk held after every write with a number up to `mark`.
-    [[nodiscard]] std::vector<std::byte> image(std::size_t disk, std::uint64_t mark) const;
+    /// What a disk held after every write with a number up to a mark: for marks that rise, each write is done once.
+    class Replay {
+    public:
+        Replay(const Source& source, std::size_t disk) : source_(source), disk_(disk), image_(source.disks_.at(disk).begin) {}
+        [[nodiscard]] const std::vector<std::byte>& at(std::uint64_t mark);
+
+    private:
+        const Source& source_;
+        const std::size_t disk_;
+        std::vector<std::byte> image_;
+        std::size_t next_ = 0;  ///< in the history, whose numbers never fall
+    };
     /// What the disk holds now.
     [[nodiscard]] std::vector<std::byte> medium(std::size_t disk) const;
     /// A mark that is at or behind this one has all writes.
