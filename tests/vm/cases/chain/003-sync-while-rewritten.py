@@ -8,7 +8,7 @@ modprobe dm-mod
 modprobe dm-delay
 sectors=$(blockdev --getsz "$(disk slow)")
 dm_create slow "0 $sectors delay $(disk slow) 0 0 $(disk slow) 0 40"
-dd if=/dev/urandom of="$(disk data)" bs=1M count=128 oflag=direct 2>/dev/null
+dd if=/dev/urandom of="$(disk data)" bs=1M count=72 oflag=direct 2>/dev/null
 agent_setup 'ring = "16MiB"'
 agent_start
 fio --output=/tmp/fio.log --time_based --runtime=600 --randrepeat=1 --randseed=3 --norandommap=1 \
@@ -27,4 +27,4 @@ report hash1 "$(medium_hash /dev/mapper/slow)"
 CASE = chain_case(
     "an initial sync while the whole disk is being rewritten, and one through dm-delay, end equal",
     chain_guest(SCRIPT, modules=["dm-mod", "dm-delay"], binaries=["dmsetup", "blockdev"],
-                disks=[Disk("data", "128M"), Disk("slow", "48M")]))
+                disks=[Disk("data", "72M"), Disk("slow", "32M")]))
