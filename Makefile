@@ -54,8 +54,12 @@ test-faults: deps  ## the fault suite at length (hours): make test-faults SCALE=
 	@BLKFERRY_FAULT_SCALE=$(or $(SCALE),80) python3 tests/suites.py faults
 
 .PHONY: test-vm
-test-vm: deps  ## guests with the real module: make test-vm KERNELS="6.1 6.12" CASES=pattern
-	@KERNELS="$(KERNELS)" CASES="$(CASES)" python3 tests/suites.py kmod vm
+test-vm: deps  ## guests with the real module: make test-vm KERNEL=name|package|image CASES=pattern (or KERNELS="6.1 6.12")
+	@KERNELS="$(or $(KERNEL),$(KERNELS))" CASES="$(CASES)" python3 tests/suites.py kmod vm
+
+.PHONY: debug-kernel
+debug-kernel: deps  ## build a kernel with sanitizers for guests (long): make debug-kernel VARIANT=kasan|kcsan
+	@tests/vm/debug-kernel/build $(or $(VARIANT),kasan)
 
 .PHONY: fuzz
 fuzz: deps  ## fuzz every decoder: make fuzz SECONDS_EACH=60

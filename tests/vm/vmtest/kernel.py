@@ -2,7 +2,8 @@
 """Debian kernels by name: download, unpack outside the system, prepare headers for module builds.
 
 A kernel lives in CACHE/kernels/<name>/<release>/ and CACHE/kernels/<name>/current.json names the newest one, so a
-second run needs no network. Nothing is installed on the host.
+second run needs no network. Nothing is installed on the host. Beside the names of the table, the name of an image
+package and the path of an image are understood; kernels with sanitizers are built by debug-kernel/build.
 """
 
 import dataclasses
@@ -19,6 +20,10 @@ from .paths import CACHE, VM_DIR, VmError, file_lock
 
 TABLE = VM_DIR / "kernels.table"
 APT_OPTIONS = ["-q", "-o", "APT::Sandbox::User=root"]
+BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console")
+BUILT = "source:"  # in the table: not a package to fetch but a source that debug-kernel/build builds
+# Options of a kernel that make it so slow that deadlines have to grow.
+SANITIZERS = ("KASAN", "KCSAN", "PROVE_LOCKING")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +45,11 @@ class Kernel:
     root: Path
     packages: tuple[str, ...]
     boot_modules: tuple[str, ...]
+    image: Path | None = None  # where it is not under root
 
     @property
     def vmlinuz(self) -> Path:
-        return self.root / "boot" / f"vmlinuz-{self.release}"
+        return self.image or self.root / "boot" / f"vmlinuz-{self.release}"
 
     @property
     def config(self) -> Path:
@@ -52,11 +58,25 @@ class Kernel:
     @property
     def kdir(self) -> Path:
         """Directory for `make -C KDIR M=...`."""
-        return self.root / "usr/src" / f"linux-headers-{self.release}"
+        headers = self.root / "usr/src" / f"linux-headers-{self.release}"
+        return headers if headers.exists() else self.modules_dir / "build"
 
     @property
     def modules_dir(self) -> Path:
         return self.root / "lib/modules" / self.release
+
+    @property
+    def series(self) -> str:
+        """"6.1" of 6.1.192-debug-kasan."""
+        return ".".join(re.findall(r"\d+", self.release)[:2])
+
+    def sanitizers(self) -> list[str]:
+        """Which of SANITIZERS the kernel was configured with; none if its configuration is not there."""
+        for path in (self.config, self.kdir / ".config"):
+            if path.is_file():
+                lines = path.read_text(encoding="utf-8").splitlines()
+                return [name for name in SANITIZERS if f"CONFIG_{name}=y" in lines]
+        return []
 
 
 def read_table(path: Path = TABLE) -> dict[str, TableRow]:
@@ -125,6 +145,8 @@ def resolve_image(row: TableRow) -> str | None:
             if matches:
                 return max(matches, key=version_key)
             continue
+        if re.match(r"linux-image-\d+\.\d+\.\d", wanted) and has_candidate(wanted):
+            return wanted
         images = [name for name in package_depends(wanted) if re.match(r"linux-image-\d", name)]
         if images:
             return max(images, key=version_key)
@@ -181,14 +203,52 @@ def unpack(packages: list[str], release: str, target: Path) -> None:
     relocate_headers(target, release)
 
 
-def fetch(name: str, refresh: bool = False) -> Kernel:
-    """Return the kernel `name` of the table, downloading it if the cache lacks it or `refresh` asks for the newest."""
+def image_release(image: Path) -> str:
+    """What uname -r will say, from the header of an x86 boot image (Documentation/arch/x86/boot.rst, kernel_version)."""
+    with open(image, "rb") as handle:
+        head = handle.read(0x10000)
+    start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
+    words = head[start:start + 256].split(b"\0")[0].decode("ascii", "replace").split()
+    if head[0x202:0x206] != b"HdrS" or not words:
+        raise VmError(f"{image} is no bootable x86 kernel image (bzImage)")
+    return words[0]
+
+
+def from_image(image: Path) -> Kernel:
+    """A kernel of the user's own: its modules are where `modules_install` puts them beside boot/, or beside the image."""
+    release = image_release(image)
+    for root in (image.parent.parent, image.parent):
+        if (root / "lib/modules" / release / "modules.dep").is_file():
+            return Kernel(f"image-{release}", release, root, (), BOOT_MODULES, image)
+    raise VmError(f"{image}: no lib/modules/{release}/modules.dep in {image.parent.parent} or {image.parent}: "
+                  f"run make modules_install INSTALL_MOD_PATH={image.parent} in the kernel's tree")
+
+
+def find_row(name: str) -> TableRow:
+    """The kernel's line of the table, or one made up for an image package."""
     table = read_table()
-    if name not in table:
-        raise VmError(f"kernel {name} is not in {TABLE}: it knows {', '.join(table)}")
-    row = table[name]
+    if name in table:
+        return table[name]
+    if re.fullmatch(r"linux-image-[a-z0-9.+-]+", name):
+        return TableRow(name, host_suite(), (name,), BOOT_MODULES)
+    raise VmError(f"kernel {name} is not in {TABLE} (it knows {', '.join(table)}), "
+                  f"nor is it an image package (linux-image-...) or the path of an image")
+
+
+def fetch(name: str, refresh: bool = False) -> Kernel:
+    """Return the kernel `name`, downloading it if the cache lacks it or `refresh` asks for the newest.
+
+    name: of the table, of an image package, or the path of an image (with a "/").
+    """
+    if "/" in name:
+        return from_image(Path(name).resolve())
+    row = find_row(name)
     home = CACHE / "kernels" / name
     current = home / "current.json"
+    if row.image[0].startswith(BUILT):
+        if not current.is_file():
+            raise VmError(f"kernel {name} is not built: run make debug-kernel VARIANT={name.removeprefix('debug-')}")
+        return load(row, current)
     with file_lock(CACHE / "kernels" / ".lock", "another kernel download"):
         if current.is_file() and not refresh:
             return load(row, current)

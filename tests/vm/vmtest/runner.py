@@ -182,8 +182,11 @@ def run_case(case: Case, kernel: Kernel, results: Path, acceleration: str = "tcg
 
 def skip_by_kernel(case: Case, kernel: Kernel) -> str:
     """Reason why the case is not for this kernel, or nothing."""
-    if case.kernels and not any(fnmatch.fnmatchcase(kernel.name, pattern) for pattern in case.kernels):
+    names = (kernel.name, kernel.series)
+    if case.kernels and not any(fnmatch.fnmatchcase(name, pattern) for pattern in case.kernels for name in names):
         return f"only for kernel {' '.join(case.kernels)}"
+    if kernel.sanitizers() and any(guest.icount for guest in case.guests().values()):
+        return f"counts instructions: means nothing with {' '.join(kernel.sanitizers())}"
     return ""
 
 

@@ -40,6 +40,18 @@ SETUP_STATUS = 125
 CONSOLE_BYTES_MAX = 64 << 20
 
 
+# Of a kernel with sanitizers: time by this factor; memory for shadow, quarantine, lock and object tables.
+SLOW_FACTOR = 4
+SLOW_MEMORY = 512
+
+
+def scaled(guest: Guest, slow: int) -> Guest:
+    """The guest with the time and memory that a kernel with sanitizers needs; itself if slow is 1."""
+    if slow == 1:
+        return guest
+    return dataclasses.replace(guest, timeout=guest.timeout * slow, memory=guest.memory * 3 // 2 + SLOW_MEMORY)
+
+
 def die_with_parent() -> None:
     """In the child: the kernel kills QEMU when the runner dies, however it dies."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -100,9 +112,11 @@ class Vm:
     def __init__(self, guest: Guest, kernel: Kernel, directory: Path, env: dict[str, str] | None = None,
                  acceleration: str = "tcg", lan: tuple[Path, Path] | None = None, name: str = "main",
                  allow: list[str] | tuple[str, ...] = ()):
+        self.slow = SLOW_FACTOR if kernel.sanitizers() else 1
+        guest = scaled(guest, self.slow)
         self.guest, self.kernel, self.directory, self.name = guest, kernel, fresh_directory(directory), name
         disks = " ".join(disk.name for disk in guest.disks)
-        self.env = {"BF_KERNEL": kernel.name, "BF_DISKS": disks, **guest.env, **(env or {})}
+        self.env = {"BF_KERNEL": kernel.name, "BF_SLOW": str(self.slow), "BF_DISKS": disks, **guest.env, **(env or {})}
         self.acceleration, self.lan, self.allow = acceleration, lan, allow
         self.console = directory / "console.log"
         self.reports: dict[str, str] = {}
@@ -282,7 +296,7 @@ class Vm:
     def unplug(self, name: str, timeout: float = 60.0) -> None:
         """Hot-unplug a disk and wait until the guest let it go."""
         self.qmp.command("device_del", id=name)
-        self.qmp.wait_event("DEVICE_DELETED", timeout=timeout, device=name)
+        self.qmp.wait_event("DEVICE_DELETED", timeout=timeout * self.slow, device=name)
 
     def resize(self, name: str, size: int) -> None:
         """Grow (or shrink) a disk to `size` bytes under the running guest."""
