@@ -203,7 +203,7 @@ Result<Journal::Made> Journal::make_segment(std::uint64_t number, Position first
 
 void Journal::enter(Made made) {
     if (file_)
-        unsynced_.push_back(std::move(file_));
+        unsynced_.push_back({std::move(file_), writer_.last_number()});
     file_ = std::move(made.file);
     segment_ = std::move(made.segment);
     allocated_ = segment_.file_bytes;
@@ -356,7 +356,9 @@ Result<std::optional<SyncTicket>> Journal::begin_commit() {
         BLKFERRY_ASSERT(segment_.offset_of(end()) % block_bytes == 0);
     }
     emit();
-    SyncTicket ticket{unsynced_, writer_.last_number(), end()};
+    SyncTicket ticket{{}, writer_.last_number(), end()};
+    for (const Left& left : unsynced_)
+        ticket.files.push_back(left.file);
     ticket.files.push_back(file_);
     return ticket;
 }
@@ -376,7 +378,8 @@ Result<Position> Journal::end_commit(const SyncTicket& ticket, int sys_result) {
     BLKFERRY_ASSERT(is_written(ticket));
     if (ticket.position > committed())
         committed_.store(ticket.position, std::memory_order_release);
-    std::erase_if(unsynced_, [&](const auto& file) { return std::ranges::find(ticket.files, file) != ticket.files.end(); });
+    // A segment that was left while this commit was under way may have got writes behind its sync.
+    std::erase_if(unsynced_, [&](const Left& left) { return left.last_write <= ticket.last_write; });
     return committed();
 }
 

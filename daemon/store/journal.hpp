@@ -139,7 +139,11 @@ private:
     std::vector<WriteTicket> queue_;    ///< not taken yet
     std::map<std::uint64_t, WriteTicket> in_flight_;
     std::uint64_t in_flight_bytes_ = 0;
-    std::vector<std::shared_ptr<File>> unsynced_;  ///< of earlier segments
+    struct Left {
+        std::shared_ptr<File> file;
+        std::uint64_t last_write = 0;  ///< into it
+    };
+    std::vector<Left> unsynced_;  ///< earlier segments with writes that no commit has covered
     std::atomic<Position> end_{0};
     std::atomic<Position> committed_{0};
     bool failed_ = false;

@@ -143,6 +143,55 @@ BOOST_AUTO_TEST_CASE(asynchronous_commit_covers_what_was_appended_before_it) {
     BOOST_TEST(o.journal->commit().value() >= two);
 }
 
+// The first commit syncs the segment, then more is written into it, and the journal goes on in the next one before that commit is
+// told to be over: the second commit has to sync both.
+BOOST_AUTO_TEST_CASE(a_segment_left_while_a_commit_is_under_way_is_synced_again) {
+    for (std::uint64_t seed = 0; seed < 20; ++seed) {
+        BOOST_TEST_CONTEXT("seed " << seed) {
+            std::mt19937_64 random(seed);
+            CrashFs fs;
+            Position end = 0;
+            std::vector<Bytes> written;
+            {
+                Opened o = open_journal(fs);
+                const auto append = [&](std::size_t bytes) {
+                    written.push_back(pattern(bytes, written.size()));
+                    BOOST_REQUIRE(o.journal->append(EntryType::frame, written.back()));
+                };
+                const auto write_all = [&] {
+                    for (const WriteTicket& w : o.journal->take_writes()) {
+                        BOOST_REQUIRE(w.file->write(w.data, w.offset));
+                        BOOST_REQUIRE(o.journal->end_write(w.number, 0));
+                    }
+                };
+                const auto sync = [&](const SyncTicket& ticket) {
+                    write_all();
+                    for (const auto& file : ticket.files)
+                        BOOST_REQUIRE(file->sync());
+                };
+                append(300'000);
+                const auto first = o.journal->begin_commit().value();
+                BOOST_REQUIRE(first.has_value());
+                sync(*first);
+                for (int i = 0; i < 5; ++i)
+                    append(900'000);  // over the end of the segment
+                write_all();
+                BOOST_REQUIRE(o.journal->end_commit(*first, 0));
+                const auto second = o.journal->begin_commit().value();
+                BOOST_REQUIRE(second.has_value());
+                sync(*second);
+                end = o.journal->end_commit(*second, 0).value();
+            }
+            fs.power_cut(random);
+            std::vector<Bytes> bodies;
+            const auto scan = scan_all(fs, 0, bodies);
+            BOOST_REQUIRE_MESSAGE(scan, (scan ? "" : scan.error().text));
+            BOOST_TEST(scan->end == end);
+            BOOST_TEST((bodies == written));
+        }
+    }
+}
+
 BOOST_AUTO_TEST_CASE(no_durable_block_is_ever_written_again) {
     CrashFs fs;
     Opened o = open_journal(fs);
