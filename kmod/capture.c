@@ -150,8 +150,9 @@ static __always_inline void bf_arm(struct bf_disk *d, struct bf_entry *e, enum b
 {
 	u32 parity = d->parity;
 
-	e->disk = d;
-	e->born = (u32)jiffies;
+	/* sweepers look at these two at any time, and trust them if the word did not change */
+	WRITE_ONCE(e->disk, d);
+	WRITE_ONCE(e->born, (u32)jiffies);
 	e->kind = kind;
 	e->parity = parity;
 	d->inflight[parity]++;
@@ -218,10 +219,10 @@ static noinline void bf_capture_nothing(struct bf_disk *d, struct bio *bio)
 
 	if (!e)
 		return;
-	e->disk = d;
+	WRITE_ONCE(e->disk, d);
 	e->sector = bio->bi_iter.bi_sector;
 	e->nr_sectors = 0;
-	e->born = (u32)jiffies;
+	WRITE_ONCE(e->born, (u32)jiffies);
 	e->kind = BF_KIND_NONE;
 	bf_inflight_arm(e, max(bio->bi_iter.bi_size, 1U));
 }

@@ -169,7 +169,7 @@ static noinline void bf_unknown_range(struct bf_disk *d)
 	bf_count(d, BLKFERRY_C_UNKNOWN, 1);
 	if (d->state != BLKFERRY_STOPPED &&
 	    (d->map.moving || d->map.active_bits != d->map.nbits)) {
-		d->mark_all = true;
+		WRITE_ONCE(d->mark_all, true);
 		bf_disk_gap_next(d);
 	}
 	bf_unlock(d, flags);

@@ -23,7 +23,10 @@ static void bf_disk_irq_work(struct irq_work *work)
 	struct bf_disk *d = container_of(work, struct bf_disk, irq_work);
 
 	if (READ_ONCE(d->event)) {
+		unsigned long flags = bf_lock(d);
+
 		bf_count(d, BLKFERRY_C_WAKEUPS, 1);
+		bf_unlock(d, flags);
 		/* no key: pollers must ask ->poll, which clears the event */
 		wake_up_all(&d->wait);
 	}
@@ -174,7 +177,7 @@ void bf_disk_wake(struct bf_disk *d)
 
 void bf_disk_set_state(struct bf_disk *d, enum blkferry_state state)
 {
-	d->state = state;
+	WRITE_ONCE(d->state, state);	/* probes look before they lock */
 	WRITE_ONCE(d->ctl->state, state);
 	bf_disk_wake(d);
 	bf_disk_news(d, BLKFERRY_EV_STATE);
@@ -182,7 +185,7 @@ void bf_disk_set_state(struct bf_disk *d, enum blkferry_state state)
 
 void bf_disk_set_flags(struct bf_disk *d, u32 set, u32 clear)
 {
-	d->flags = (d->flags & ~clear) | set;
+	WRITE_ONCE(d->flags, (d->flags & ~clear) | set);	/* read without the lock */
 	WRITE_ONCE(d->ctl->flags, d->flags);
 }
 

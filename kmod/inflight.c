@@ -70,7 +70,7 @@ static __always_inline struct bf_entry *bf_claim_in(u32 first, const struct bio 
 		if (unlikely(free == BF_BUCKET))
 			return NULL;
 		if (likely(!cmpxchg(&bf_inflight.keys[first + free], 0UL, (unsigned long)bio))) {
-			bf_inflight.entries[first + free].key = (unsigned long)bio;
+			WRITE_ONCE(bf_inflight.entries[first + free].key, (unsigned long)bio);
 			return &bf_inflight.entries[first + free];
 		}
 	}

@@ -116,7 +116,7 @@ static __always_inline struct bf_entry *bf_inflight_claim(const struct bio *bio)
 		return NULL;
 	if (unlikely(!try_cmpxchg(&keys[0], &zero, key)))
 		return NULL;
-	bf_inflight.entries[first].key = key;
+	WRITE_ONCE(bf_inflight.entries[first].key, key);
 	return &bf_inflight.entries[first];
 }
 

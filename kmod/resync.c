@@ -24,7 +24,8 @@ static bool bf_drained(struct bf_disk *d, u32 parity)
 {
 	unsigned long end = jiffies + msecs_to_jiffies(BF_DRAIN_MS);
 
-	while (READ_ONCE(d->inflight[parity])) {
+	/* counted under the lock; this only waits for 0 */
+	while (data_race(READ_ONCE(d->inflight[parity]))) {
 		if (time_after(jiffies, end))
 			return false;
 		usleep_range(200, 1000);

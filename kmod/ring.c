@@ -17,7 +17,8 @@ int bf_ring_intake(struct bf_disk *d, u32 max)
 	while (r->tail != tail && max--) {
 		struct blkferry_desc *desc = bf_ring_desc(d, r->tail);
 
-		if (unlikely(desc->state < BLKFERRY_D_DONE))
+		/* a payload may be copied right now if the tail is a lie */
+		if (unlikely(READ_ONCE(desc->state) < BLKFERRY_D_DONE))
 			return -EBADMSG;
 		bf_ring_pop(r, desc->data_pos, desc->data_len);
 	}

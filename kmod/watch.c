@@ -72,10 +72,11 @@ static void bf_watch_entry(struct bf_entry *e, u32 limit)
 {
 	s64 word = atomic64_read_acquire(&e->word);
 	struct bf_disk *d = READ_ONCE(e->disk);
+	u8 kind = data_race(e->kind);	/* of this life if the word is still the same below */
 
 	if (!(word & BF_WORD_LEFT) || (u32)jiffies - READ_ONCE(e->born) < limit)
 		return;
-	if (e->kind == BF_KIND_ZOMBIE || e->kind == BF_KIND_NONE)
+	if (kind == BF_KIND_ZOMBIE || kind == BF_KIND_NONE)
 		return;
 	if (!atomic64_try_cmpxchg(&e->word, &word, word & ~(BF_WORD_LEFT | BF_WORD_ERROR)))
 		return;
