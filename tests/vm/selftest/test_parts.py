@@ -10,11 +10,13 @@ from pathlib import Path
 from vmtest.cases import discover, load, select, shell_case, sliced_off
 from vmtest.image import split_file
 from vmtest.initramfs import Cpio
-from vmtest.kernel import read_table, version_key
+from vmtest.kernel import Kernel, fetch, find_row, from_image, read_table, version_key
 from vmtest.kmod import mirror, sources
 from vmtest.modules import ModuleTree
 from vmtest.paths import VM_DIR, VmError
-from vmtest.spec import Disk, Guest, parse_size, shell_environment
+from vmtest.runner import skip_by_kernel
+from vmtest.spec import Case, Disk, Guest, parse_size, shell_environment
+from vmtest.vm import scaled
 
 DEP = """kernel/drivers/block/leaf-one.ko.xz: kernel/lib/middle.ko.xz kernel/lib/root.ko.xz
 kernel/lib/middle.ko.xz: kernel/lib/root.ko.xz
@@ -199,9 +201,61 @@ class Table(unittest.TestCase):
     def test_the_table_reads(self):
         self.assertLessEqual({"6.1", "6.12"}, set(read_table()))
 
+    def test_an_image_package_needs_no_line(self):
+        self.assertEqual(find_row("linux-image-6.1.0-40-amd64").image, ("linux-image-6.1.0-40-amd64",))
+        for name in ("6.99", "linux-image", "linux-image-;x", "bash"):
+            with self.assertRaises(VmError, msg=name):
+                find_row(name)
+
     def test_versions_are_numbers(self):
         self.assertGreater(version_key("linux-image-6.12.117+deb12-cloud-amd64"),
                            version_key("linux-image-6.12.99+deb12-cloud-amd64"))
+
+
+class Images(TemporaryCase):
+    """Kernels of the user's own, and what their configuration means for a guest."""
+
+    def image(self, words: bytes = b"6.9.1-mine (me) #1") -> Path:
+        head = bytearray(0x400)
+        head[0x202:0x206] = b"HdrS"
+        head[0x20E:0x210] = (0x100).to_bytes(2, "little")
+        path = self.top / "boot/bzImage"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(head[:0x300]) + words + b"\0")
+        return path
+
+    def test_modules_beside_the_image(self):
+        image = self.image()
+        with self.assertRaisesRegex(VmError, "modules_install"):
+            fetch(str(image))
+        modules = self.top / "lib/modules/6.9.1-mine"
+        modules.mkdir(parents=True)
+        (modules / "modules.dep").touch()
+        kernel = fetch(str(image))
+        self.assertEqual((kernel.name, kernel.series, kernel.vmlinuz, kernel.modules_dir),
+                         ("image-6.9.1-mine", "6.9", image, modules))
+        self.assertEqual(kernel.sanitizers(), [])
+
+    def test_what_is_no_image(self):
+        image = self.image(words=b"")
+        with self.assertRaisesRegex(VmError, "no bootable"):
+            from_image(image)
+        image.write_bytes(b"#!/bin/sh\n")
+        with self.assertRaisesRegex(VmError, "no bootable"):
+            from_image(image)
+
+    def test_sanitizers_make_deadlines_longer(self):
+        kernel = Kernel("debug-x", "6.1.5-debug-x", self.top, (), ())
+        (self.top / "boot").mkdir()
+        kernel.config.write_text("CONFIG_HAVE_ARCH_KASAN=y\nCONFIG_KASAN=y\n# CONFIG_KCSAN is not set\n")
+        self.assertEqual(kernel.sanitizers(), ["KASAN"])
+        guest = Guest(timeout=100, memory=512)
+        self.assertIs(scaled(guest, 1), guest)
+        self.assertGreater(scaled(guest, 4).memory, 512)
+        self.assertEqual(scaled(guest, 4).timeout, 400)
+        self.assertIn("KASAN", skip_by_kernel(Case("t", Guest(icount=True)), kernel))
+        self.assertEqual(skip_by_kernel(Case("t", guest, kernels=["6.1"]), kernel), "")
+        self.assertIn("only for", skip_by_kernel(Case("t", guest, kernels=["6.12"]), kernel))
 
 
 if __name__ == "__main__":
