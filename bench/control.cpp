@@ -5,7 +5,10 @@
 // second thread of that process also writes each block to its place in an image, made durable every 256 MiB and at the end
 // (else the journal could never be cut).
 //
-//   bench_control --codec none|lz4|zstd --data FILE|random --mib N --journal FILE [--apply FILE --image-mib N]
+//   bench_control --codec none|lz4|zstd --data FILE|random --mib N --journal FILE [--apply FILE --image-mib N] [--seed N]
+//
+// The seed says which blocks go where. Runs over one image want different ones: the same again would find every block of the
+// image allocated, which a writer of new random places does not.
 //
 // Prints one JSON line: payload bytes, wall seconds to the last durable byte and to the last applied one, CPU seconds of
 // each process.
@@ -69,6 +72,7 @@ struct Options {
     std::string journal = "control.journal";
     std::string apply;  // empty: the journal is all
     std::size_t image_bytes = std::size_t{1} << 30;
+    std::uint64_t seed = 2;
 };
 
 Options parse(int argc, char** argv) {
@@ -90,6 +94,8 @@ Options parse(int argc, char** argv) {
             o.apply = argv[i + 1];
         } else if (key == "--image-mib") {
             o.image_bytes = std::strtoull(argv[i + 1], nullptr, 10) << 20;
+        } else if (key == "--seed") {
+            o.seed = std::strtoull(argv[i + 1], nullptr, 10);
         } else {
             die("unknown option");
         }
@@ -139,7 +145,7 @@ void read_all(SSL* ssl, std::span<std::byte> data) {
 
 void source(SSL* ssl, const Options& o, const std::vector<std::byte>& ring) {
     Compressor compressor(o.codec, 1);
-    std::mt19937_64 gen(2);
+    std::mt19937_64 gen(o.seed);
     std::vector<std::byte> batch(batch_bytes);
     std::vector<std::byte> table(table_bytes);
     std::vector<std::byte> out;

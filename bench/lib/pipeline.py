@@ -41,10 +41,11 @@ def usr_data() -> Path:
     return path
 
 
-def control(codec: str, data: str, mib: int, apply: bool) -> dict:
-    """One run of the control program."""
+def control(codec: str, data: str, mib: int, apply: bool, seed: int) -> dict:
+    """One run of the control program; like the producer it writes other places in each run (seed)."""
     journal, image = WORK / "control.journal", WORK / "control.image"
-    command = [program("control"), "--codec", codec, "--data", data, "--mib", str(mib), "--journal", str(journal)]
+    command = [program("control"), "--codec", codec, "--data", data, "--mib", str(mib), "--journal", str(journal),
+               "--seed", str(seed)]
     if apply:
         command += ["--apply", str(image), "--image-mib", str(DISK_MIB)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -84,10 +85,10 @@ def case(table: Table, name: str, codec: str, data: str, runs: int, mib: int) ->
         rig.protect()
         rig.wait_in_ring()
         for number in range(runs + 1):  # the first round warms up
-            pair = control(codec, data, mib, True), ours(rig, mib)
+            pair = control(codec, data, mib, True, 2 + number), ours(rig, mib)
             if number:
                 pairs.append(pair)
-                plain.append(control(codec, data, mib, False))
+                plain.append(control(codec, data, mib, False, 2 + number))
     disk.unlink()
     (WORK / "control.image").unlink(missing_ok=True)
     gb = mib * 2**20 / 1e9
