@@ -18,10 +18,11 @@ namespace blkferry::agent {
 namespace {
 constexpr std::size_t written_field = 6;
 constexpr std::size_t discarded_field = 13;
+constexpr std::size_t fields_max = 14;  ///< later ones do not matter
 }  // namespace
 
 Result<std::uint64_t> parse_disk_stat(std::string_view text) {
-    std::array<std::uint64_t, discarded_field + 1> fields{};
+    std::array<std::uint64_t, fields_max> fields{};
     std::size_t n = 0;
     const char* at = text.data();
     const char* const end = at + text.size();
