@@ -143,7 +143,7 @@ static int bf_freeze_all(struct bf_freeze *f, u32 ms, struct netlink_ext_ack *ex
 		if (err)
 			return err;
 		if (!i)
-			queue_delayed_work(bf_wq, &f->watchdog, msecs_to_jiffies(ms));
+			queue_delayed_work(bf_thaw_wq, &f->watchdog, msecs_to_jiffies(ms));
 	}
 	return 0;
 }

@@ -85,6 +85,8 @@ extern atomic64_t bf_void_seq;
 
 extern struct rw_semaphore bf_admin_sem;
 extern struct workqueue_struct *bf_wq;
+/* Thaws only.  With a rescuer of its own: other work may wait for memory that a frozen file system holds. */
+extern struct workqueue_struct *bf_thaw_wq;
 
 /* disk.c */
 struct bf_disk_config {

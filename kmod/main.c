@@ -14,6 +14,7 @@
 #include "watch.h"
 
 struct workqueue_struct *bf_wq;
+struct workqueue_struct *bf_thaw_wq;
 
 static int __init bf_init(void)
 {
@@ -33,9 +34,12 @@ static int __init bf_init(void)
 	bf_wq = alloc_workqueue("blkferry", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!bf_wq)
 		goto inflight;
+	bf_thaw_wq = alloc_workqueue("blkferry_thaw", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!bf_thaw_wq)
+		goto wq;
 	err = bf_chardev_init();
 	if (err)
-		goto wq;
+		goto thaw_wq;
 	err = bf_netlink_init();
 	if (err)
 		goto chardev;
@@ -43,6 +47,8 @@ static int __init bf_init(void)
 	return 0;
 chardev:
 	bf_chardev_exit();
+thaw_wq:
+	destroy_workqueue(bf_thaw_wq);
 wq:
 	destroy_workqueue(bf_wq);
 inflight:
@@ -56,6 +62,7 @@ static void __exit bf_exit(void)
 	bf_netlink_exit();
 	bf_chardev_exit();
 	bf_watch_stop();
+	destroy_workqueue(bf_thaw_wq);
 	destroy_workqueue(bf_wq);
 	bf_inflight_exit();
 }

@@ -108,7 +108,15 @@ static void bf_watch_work(struct work_struct *work)
 {
 	u32 id;
 
-	down_read(&bf_admin_sem);
+	/*
+	 * Not to be waited for: without memory for workers the queue's rescuer
+	 * runs one work after the other, and detach, which holds it, waits for
+	 * another work of this queue.
+	 */
+	if (!down_read_trylock(&bf_admin_sem)) {
+		queue_delayed_work(bf_wq, &bf_watch, HZ / 10);
+		return;
+	}
 	for (id = 0; id < BLKFERRY_DISKS_MAX; id++) {
 		struct bf_disk *d = bf_lookup_id(id);
 

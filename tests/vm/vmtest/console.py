@@ -19,7 +19,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         "double fault": r"double fault|stack guard page was hit|stack-protector",
         "lockdep": r"possible (?:circular|recursive|irq lock)|inconsistent lock state|suspicious RCU usage|"
                    r"held lock freed|bad unlock balance|lock held when returning to user|"
-                   r"still has locks held|lock(?:ing|dep) .*(?:bug|off)|MAX_LOCK(?:DEP|_DEPTH)",
+                   r"still has locks held|lock(?:ing|dep) .*(?:bug|off)|MAX_LOCK(?:DEP|_DEPTH)\w* too low",
         "atomic sleep": r"scheduling while atomic|sleeping function called from invalid context|Illegal context switch",
         "hung task": r"blocked for more than \d+ seconds",
         "stall": r"\brcu\b.*\bstall|RCU stall|detected (?:expedited )?stalls?|self-detected stall|"
@@ -29,7 +29,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         "call trace": r"\bCall Trace:|\bRIP: 0010:",
         "corruption": r"refcount_t:|list_(?:add|del) corruption|Bad page (?:state|map)|slab .*corrupt|"
                       r"Objects remaining|Poison overwritten|Redzone|Object padding overwritten|"
-                      r"kernel memory (?:exposure|overwrite)|detected buffer overflow|double-free|use-after-free",
+                      r"kernel memory (?:exposure|overwrite)|detected buffer overflow|double-free|(?<!double-/)use-after-free",
         "memory": r"page allocation failure|invoked oom-killer|Out of memory:",
         "interrupt": r"nobody cared",
         "program crash": r"segfault at|traps: .* trap |general protection (?:fault )?ip:",

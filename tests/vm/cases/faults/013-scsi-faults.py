@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+from vmtest.faults import fault_case, fault_guest
+
+# Bits of scsi_debug's opts; every_nth says which commands they hit.
+SCRIPT = r"""
+TIMEOUT=4 RECOVERED=8 TRANSPORT=16 SHORT=256 BUSY=32768 ABORT=65536
+modprobe sd_mod
+modprobe scsi_debug dev_size_mb=24 delay=0 max_queue=64
+retry 30 test -b /dev/sda || fail "no SCSI disk"
+debug=/sys/bus/pseudo/drivers/scsi_debug
+faults() { # faults BITS EVERY_NTH
+	echo "$1" >$debug/opts
+	echo "$2" >$debug/every_nth
+}
+dd if=/dev/urandom of=/dev/sda bs=1M count=24 oflag=direct 2>/dev/null
+echo 2 >/sys/block/sda/device/timeout # seconds until a lost command is aborted
+agent_setup
+agent_start
+blkferry protect /dev/sda
+agent_wait CONTINUOUS
+load() { # load SECONDS RUNS: direct writes of many sizes, errors are the load's own matter
+	fio --name=load --filename=/dev/sda --rw=randwrite --bsrange=512-128k --direct=1 --ioengine=io_uring --iodepth=16 --rate=4m \
+		--norandommap=1 --randseed="$2" --time_based --runtime="$1" --continue_on_error=all --output=/tmp/fio.txt || true
+}
+number=0
+step() { # step NAME BITS EVERY_NTH SECONDS: the fault under load, then a quiesced point that has to be equal
+	number=$((number + 1))
+	faults "$2" "$3"
+	load "$4" $number
+	faults 0 0
+	agent_wait CONTINUOUS
+	point_equal "$1" /dev/sda
+	report "failed_$1" "$(count 0 failed)"
+	expect_equal "untracked bytes after $1" "$(status_of 'disks[0].untracked_bytes')" 0
+}
+for round in $(seq "$TRIALS"); do
+	step "recovered$round" $RECOVERED 5 4
+	step "partial$round" $SHORT 7 4     # half of the transfer is done: the rest is sent again
+	step "busy$round" $BUSY 5 4         # the host takes no more: requeued
+	step "aborted$round" $ABORT 9 4     # retried by the SCSI layer
+	step "transport$round" $TRANSPORT 6 4 # some of them fail for good
+	step "lost$round" $TIMEOUT 40 12    # no answer: timeout, abort, retry
+done
+[ "$(count 0 failed)" -gt 0 ] || fail "no write failed for good: $(bft get 0)"
+expect_equal "ended by the watchdog" "$(count 0 watchdog)" 0
+expect_equal "unknown completions" "$(count 0 unknown)" 0
+kill "$BF_AGENT"
+wait "$BF_AGENT"
+kernel_clean
+"""
+
+CASE = fault_case(
+    "scsi_debug: recovered errors, partial completions, busy host, aborts, transport errors and lost commands under load",
+    fault_guest(SCRIPT, modules=["sd_mod", "scsi_debug"], timeout=300))
