@@ -41,7 +41,9 @@ try_mark() {
 count() { # count ID NAME
 	bft get "$1" | tr ' ' '\n' | sed -n "s/^$2=//p"
 }
-kernel_clean() { # every disk unprotected, the module goes, nothing of it stays
+kernel_clean() { # the agent stops as asked, every disk is unprotected, the module goes, nothing of it stays
+	kill "$BF_AGENT"
+	wait "$BF_AGENT"
 	bft list | sed -n 's/^disk=\([0-9]*\) .*/\1/p' | while read -r id; do bft detach "$id"; done
 	retry 30 rmmod blkferry || fail "the module does not unload"
 	must_fail grep -i blkferry /proc/vmallocinfo

@@ -43,8 +43,6 @@ report overflows "$overflows"
 agent_wait CONTINUOUS
 point_equal final "$first" "$second"
 expect_equal "bad consumer" "$(count 0 bad_consumer)" 0
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 """
 

@@ -40,8 +40,6 @@ blkferry throttle unlimited
 agent_wait CONTINUOUS
 expect_equal "state of the quiet disks all along" "$(count 0 overflows)$(count 1 overflows)" 00
 point_equal final "$first" "$second" "$loud"
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 """
 

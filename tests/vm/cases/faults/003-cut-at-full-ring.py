@@ -46,8 +46,6 @@ report drawn "$drawn"
 report refused "$refused"
 report overflows "$(count 0 overflows)"
 [ "$drawn" -ge 5 ] && [ "$refused" -ge 2 ] || fail "the cuts did not meet both sides of a full ring: $drawn drawn, $refused refused"
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 """
 

@@ -58,8 +58,6 @@ agent_wait CONTINUOUS
 point_equal final /dev/mapper/target
 expect_equal "ended by the watchdog" "$(count 0 watchdog)" 0
 expect_equal "unknown completions" "$(count 0 unknown)" 0
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 """
 

@@ -46,8 +46,6 @@ point_equal final /dev/mapper/slow "$second"
 for id in 0 1; do
 	expect_equal "ended by the watchdog" "$(count $id watchdog)" 0
 done
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 """
 

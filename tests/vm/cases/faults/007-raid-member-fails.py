@@ -39,8 +39,6 @@ must_fail grep -q 'err=[ ]*[1-9]' /tmp/fio.txt
 report points "$number"
 agent_wait CONTINUOUS
 point_equal final /dev/md0 "$order_disk"
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 mdadm --stop /dev/md0
 """

@@ -48,8 +48,6 @@ dd if=/dev/urandom of="${data}2" bs=64k seek=3 count=4 oflag=direct conv=notrunc
 report cycles "$cycles"
 agent_wait CONTINUOUS
 point_equal final "$data"
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 """
 

@@ -55,8 +55,6 @@ swapoff "${data}1"
 report killed "$(sed -n 's/^oom_kill //p' /sys/fs/cgroup/agent/memory.events)"
 agent_wait CONTINUOUS
 point_equal final "$data"
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 """
 

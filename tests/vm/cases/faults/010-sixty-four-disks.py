@@ -29,8 +29,6 @@ agent_wait CONTINUOUS
 point_equal final "$@"
 set -x
 report rounds "$(cat /tmp/rounds)"
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean >/dev/null
 """
 

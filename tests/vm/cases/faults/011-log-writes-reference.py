@@ -47,8 +47,6 @@ note end
 set -x
 agent_wait CONTINUOUS
 point_equal final /dev/mapper/top
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 dm_remove top
 dm_remove logged

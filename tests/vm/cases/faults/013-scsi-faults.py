@@ -58,8 +58,6 @@ report failed "$(count 0 failed)"
 [ "$(errors)" -gt 50 ] || fail "the faults hardly hit: $(errors) errors"
 expect_equal "ended by the watchdog" "$(count 0 watchdog)" 0
 expect_equal "unknown completions" "$(count 0 unknown)" 0
-kill "$BF_AGENT"
-wait "$BF_AGENT"
 kernel_clean
 """
 
