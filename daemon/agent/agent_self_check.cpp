@@ -22,7 +22,9 @@ void Agent::self_check(std::uint64_t now) {
     for (const auto& m : members_)
         if (const auto sectors = read_disk_stat(m->disk.dev))
             own.emplace(m->disk.id, *sectors);
-    const auto disks = own.empty() ? Result<std::vector<capture::DiskInfo>>{} : tracker_->list();
+    if (own.empty())
+        return;
+    const auto disks = tracker_->list();
     if (!disks)
         return;  // a module that does not answer is told by the calls that need it
     can_self_check_ = disks->empty() || disks->front().writes.has_value();
