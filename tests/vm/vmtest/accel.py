@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chooses how QEMU runs guests. /dev/kvm may exist and still hang a guest, so KVM has to prove itself once."""
 
+import functools
 import json
 import os
 import platform
@@ -19,6 +20,28 @@ def machine_key() -> str:
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     version = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
     return " / ".join([platform.release(), cpu.group(1) if cpu else "?", version])
+
+
+def qemu_version() -> tuple[int, int]:
+    """Major and minor version of the installed QEMU."""
+    text = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"version (\d+)\.(\d+)", text)
+    if not found:
+        raise VmError(f"{QEMU} --version prints no version: {text[:80]!r}")
+    return int(found[1]), int(found[2])
+
+
+@functools.cache
+def tcg() -> str:
+    """The -accel argument for emulation.
+
+    Before 8.1 QEMU translated a page's code without holding that page: with a thread per CPU, code patched by one CPU
+    while the other translates it can stay in its old form, or as the breakpoint that stands there meanwhile. A guest
+    then dies with "Oops: int3" at a static key or call (one second of switching tracepoints on and off under I/O is
+    enough, without any module of ours), or runs past a tracepoint that is on. There all CPUs share one thread. Newer
+    ones lock the page first ("accel/tcg: Always lock pages before translation").
+    """
+    return "tcg" if qemu_version() >= (8, 1) else "tcg,thread=single"
 
 
 def choose(trial) -> str:

@@ -164,7 +164,8 @@ class Vm:
             machine = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-la57", "-smp", "1"]
         else:
             cpu = "host,-arch-capabilities" if self.acceleration == "kvm" else "max,-la57"
-            machine = ["-accel", self.acceleration, "-cpu", cpu, "-smp", str(guest.cpus)]
+            accelerator = "kvm" if self.acceleration == "kvm" else accel.tcg()
+            machine = ["-accel", accelerator, "-cpu", cpu, "-smp", str(guest.cpus)]
         command = [accel.QEMU, "-machine", "pc", *machine, "-m", str(guest.memory), "-nodefaults", "-nographic",
                    "-no-reboot", "-no-user-config", "-name", self.name,
                    "-kernel", str(self.kernel.vmlinuz), "-initrd", str(initramfs),

@@ -8,8 +8,7 @@
 # disk: keeper,size=16M
 # timeout: 240
 
-# A second disk stays attached, so that the probes stay hooked in: hooking them in patches code under running CPUs, which
-# QEMU 7.2's multi-threaded TCG gets wrong now and then (it runs a stale int3). 009 does that on one CPU.
+# A second disk stays attached, so that the probes stay hooked in; 009 hooks them in and out.
 
 data=$(disk data)
 insmod /opt/blkferry/blkferry.ko
