@@ -5,6 +5,8 @@
 
 # agent_setup [KEY=VALUE ...]: loads the module, writes agent.toml; further keys are TOML lines.
 agent_setup() {
+	# What the agent said is the first thing to read when the case fails.
+	trap 'bf_status=$?; [ "$bf_status" = 0 ] || tail -n 60 /tmp/agent.log; exit "$bf_status"' EXIT
 	insmod /opt/blkferry/blkferry.ko
 	mkdir -p /etc/blkferry /run/blkferry /var/lib/blkferry/agent
 	printf '%s' "$BF_CA" | base64 -d >/etc/blkferry/ca.pem
