@@ -24,12 +24,15 @@ SEED = int(os.environ.get("BLKFERRY_FAULT_SEED", "0")) or random.randrange(1 << 
 #: Trials of a case are multiplied by this: 1 is the slice of `make test`.
 SCALE = float(os.environ.get("BLKFERRY_FAULT_SCALE", "1"))
 
-ORDERED = {"pattern": "ordered", "rate": 3000}
+#: Writes per second of a load, times this: less on a machine that is busy with other things, where the agent would only see gaps.
+LOAD = float(os.environ.get("BLKFERRY_FAULT_LOAD", "1"))
+
+ORDERED = {"pattern": "ordered", "rate": max(20, int(1000 * LOAD))}
 
 
 def mixed(seed):
     return {"seed": seed % 1000, "depth": 4, "sizes": "mixed", "contents": "mixed", "discard": 2, "zeroes": 2, "cancel": 3,
-            "fail": 1, "rate": 600}
+            "fail": 1, "rate": max(20, int(600 * LOAD))}
 
 
 def trials(slice_count):

@@ -86,6 +86,11 @@ def server_killed_in_sync(rng):
     return kill_during_sync(rng, ["server"], trials(1))
 
 
+@case("kill -9 of agent and server, initial sync", "O1")
+def both_killed_in_sync(rng):
+    return kill_during_sync(rng, ["agent", "server"], trials(1))
+
+
 @case("kill -9 of agent and server with a tiny ring that overflows", "O1 C1")
 def killed_while_the_ring_overflows(rng):
     count = trials(3)
