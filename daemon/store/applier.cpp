@@ -87,7 +87,9 @@ Result<Applier::DiskStore*> Applier::disk_store(std::uint16_t slot) {
         return &it->second;
     DiskStore d;
     BLKFERRY_TRY_ASSIGN(d.chunks, ChunkStore::open(files_, dir_ / "disks" / fmt::format("{:03}", slot), engine_,
-                                                   {state_.chunk_bytes, options_.open_files_max}, state_.generation));
+                                                   {.chunk_bytes = state_.chunk_bytes, .open_files_max = options_.open_files_max,
+                                                    .direct_bytes_min = options_.direct_bytes_min},
+                                                   state_.generation));
     return &disks_.emplace(slot, std::move(d)).first->second;
 }
 

@@ -47,6 +47,7 @@ public:
         std::uint64_t checkpoint_bytes = 256U << 20;           ///< journal bytes between checkpoints
         std::uint64_t checkpoint_ns = 10'000'000'000ULL;       ///< time between checkpoints
         std::size_t open_files_max = 256;                      ///< per disk
+        std::size_t direct_bytes_min = direct_bytes_min_default;  ///< see ChunkStore
         std::size_t map_pages_max = 64;                        ///< cached pages per sector map
         std::size_t collect_budget = 256;                      ///< chunk files removed per call
     };

@@ -48,7 +48,13 @@ std::optional<ChunkName> parse_chunk_name(std::string_view name) noexcept {
 
 ChunkStore::ChunkStore(FileSystem& files, std::filesystem::path dir, const SnapshotEngine& engine, Options options,
                        Generation current)
-    : files_(files), dir_(std::move(dir)), engine_(engine), options_(options), opened_at_(current), current_(current) {}
+    : files_(files),
+      dir_(std::move(dir)),
+      engine_(engine),
+      options_(options),
+      opened_at_(current),
+      current_(current),
+      run_(options.run_bytes) {}
 
 Result<std::unique_ptr<ChunkStore>> ChunkStore::open(FileSystem& files, std::filesystem::path dir,
                                                      const SnapshotEngine& engine, Options options, Generation current) {
@@ -172,13 +178,54 @@ Result<void> ChunkStore::write(Extent extent, std::span<const std::byte> data) {
         const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(data.size(), options_.chunk_bytes - inside));
         if (number > std::numeric_limits<std::uint32_t>::max())
             return fail(Errc::invalid, fmt::format("{}: sector {} is beyond 2^32 chunks", dir_.string(), extent.sector));
-        BLKFERRY_TRY_ASSIGN(const std::shared_ptr<File> file,
-                            writable(static_cast<std::uint32_t>(number), part == options_.chunk_bytes));
-        BLKFERRY_TRY(file->write(data.first(part), inside));
+        BLKFERRY_TRY(write_part(static_cast<std::uint32_t>(number), inside, data.first(part)));
         data = data.subspan(part);
         at += part;
     }
     return {};
+}
+
+Result<void> ChunkStore::write_part(std::uint32_t chunk, std::uint64_t inside, std::span<const std::byte> data) {
+    const Key key{chunk, current_};
+    if (run_.open() && run_key_ != key && run_key_.first == chunk)
+        BLKFERRY_TRY(run_.flush());  // the older version is cloned
+    BLKFERRY_TRY_ASSIGN(const std::shared_ptr<File> file, writable(chunk, data.size() == options_.chunk_bytes));
+    if (run_.open() && run_key_ == key) {
+        if (run_.end() == inside)
+            return run_.append(data);
+        if (run_.holds(inside, data.size()))
+            BLKFERRY_TRY(run_.flush());
+    }
+    if (options_.direct_bytes_min == 0 || data.size() < options_.direct_bytes_min || inside % io_align != 0)
+        return file->write(data, inside);
+    BLKFERRY_TRY(run_.flush());
+    BLKFERRY_TRY_ASSIGN(std::shared_ptr<File> direct, direct_file(key));
+    if (!direct)
+        return file->write(data, inside);
+    run_.begin(std::move(direct), file, inside);
+    run_key_ = key;
+    return run_.append(data);
+}
+
+/// The file of this version, around the page cache; null where the file system cannot.
+Result<std::shared_ptr<File>> ChunkStore::direct_file(const Key& key) {
+    if (!can_direct_)
+        return nullptr;
+    if (direct_ && direct_key_ == key)
+        return direct_;
+    direct_.reset();
+    BLKFERRY_TRY_ASSIGN(std::shared_ptr<File> file, files_.open(path_of(key), OpenMode::update, Caching::direct));
+    can_direct_ = file->direct();
+    if (!can_direct_)
+        return nullptr;
+    direct_ = std::move(file);
+    direct_key_ = key;
+    return direct_;
+}
+
+/// Puts what waits in memory into the chunk's file, before anything but write_part() looks at it.
+Result<void> ChunkStore::settle_chunk(std::uint32_t chunk) {
+    return run_.open() && run_key_.first == chunk ? run_.flush() : Result<void>{};
 }
 
 Result<void> ChunkStore::zero(Extent extent) {
@@ -201,6 +248,7 @@ Result<void> ChunkStore::zero_part(std::uint64_t number, std::uint64_t inside, s
     const auto before = visible(chunk, current_);
     if (!before)
         return {};
+    BLKFERRY_TRY(settle_chunk(chunk));
     BLKFERRY_TRY_ASSIGN(const std::shared_ptr<File> seen, open_version({chunk, *before}));
     BLKFERRY_TRY_ASSIGN(const std::optional<std::uint64_t> data, seen->next_data(inside));
     // Zeroes already: no clone for it. But those that a dead process left in a file of this generation may not be durable.
@@ -221,6 +269,7 @@ Result<void> ChunkStore::read(std::uint64_t sector, std::span<std::byte> out, Ge
         if (number <= std::numeric_limits<std::uint32_t>::max()) {
             const auto chunk = static_cast<std::uint32_t>(number);
             if (const auto generation = visible(chunk, at_generation)) {
+                BLKFERRY_TRY(settle_chunk(chunk));
                 BLKFERRY_TRY_ASSIGN(const std::shared_ptr<File> file, open_version({chunk, *generation}));
                 BLKFERRY_TRY_ASSIGN(n, file->read(out.first(part), inside));
             }
@@ -272,6 +321,9 @@ Result<void> ChunkStore::sync_files() {
 Result<void> ChunkStore::sync() {
     if (!dirty())
         return {};
+    BLKFERRY_TRY(run_.flush());
+    run_.release();
+    direct_.reset();
     BLKFERRY_TRY(sync_files());
     dir_dirty_ = dir_dirty_ || !fresh_.empty();
     while (!fresh_.empty()) {

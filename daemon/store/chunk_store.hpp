@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "extent/extent.hpp"
+#include "store/direct_run.hpp"
 #include "store/file.hpp"
 #include "store/snapshot_engine.hpp"
 
@@ -26,6 +27,7 @@ using Generation = std::uint64_t;
 inline constexpr std::uint64_t chunk_bytes_unit = 512U << 10;
 inline constexpr std::uint64_t chunk_bytes_default = 64U << 20;
 inline constexpr std::uint64_t chunk_bytes_max = 1U << 30;
+inline constexpr std::size_t direct_bytes_min_default = 128U << 10;
 
 /// A chunk file's name: "<chunk 8 hex>.<generation 16 hex>", with ".new" until its first sync.
 struct ChunkName {
@@ -42,12 +44,17 @@ struct ChunkName {
 /// everything behind a file's end. A write clones an older file into the current generation first.
 ///
 /// A file made since the last sync() carries ".new" and is removed at open: redo makes it again from the older file.
-/// Owned by one thread. Memory: the table of files and at most `open_files_max` descriptors.
+/// Large pieces go around the page cache, together with what follows them: a resync would fill it with what nobody reads, and
+/// a copy into fresh pages costs several times what the write itself does. They wait in one run until it breaks off; every
+/// other access to their chunk, and sync(), writes them first.
+/// Owned by one thread. Memory: the table of files, one run and at most `open_files_max` descriptors and two.
 class ChunkStore {
 public:
     struct Options {
         std::uint64_t chunk_bytes = chunk_bytes_default;  ///< multiple of chunk_bytes_unit
         std::size_t open_files_max = 256;
+        std::size_t direct_bytes_min = direct_bytes_min_default;  ///< of a piece that begins a run; 0: none does
+        std::size_t run_bytes = 2U << 20;                         ///< of one write of a run
     };
 
     /// Opens the folder (made if missing), removes ".new" files and those above `current`, refuses names it does not know.
@@ -103,6 +110,9 @@ private:
     [[nodiscard]] std::optional<Generation> visible(std::uint32_t chunk, Generation at) const noexcept;
     [[nodiscard]] Result<std::shared_ptr<File>> open_version(const Key& key);
     [[nodiscard]] Result<std::shared_ptr<File>> writable(std::uint32_t chunk, bool whole);
+    [[nodiscard]] Result<void> write_part(std::uint32_t chunk, std::uint64_t inside, std::span<const std::byte> data);
+    [[nodiscard]] Result<std::shared_ptr<File>> direct_file(const Key& key);
+    [[nodiscard]] Result<void> settle_chunk(std::uint32_t chunk);
     [[nodiscard]] Result<void> zero_part(std::uint64_t number, std::uint64_t inside, std::uint64_t bytes);
     void remember(const Key& key, std::shared_ptr<File> file);
     void forget(const Key& key);
@@ -123,6 +133,11 @@ private:
     std::set<Key> fresh_;
     bool dir_dirty_ = false;
     bool evicted_dirty_ = false;
+    DirectRun run_;
+    Key run_key_{};                     ///< of an open run; it is in dirty_
+    std::shared_ptr<File> direct_;      ///< the file of the newest run, opened a second time
+    Key direct_key_{};
+    bool can_direct_ = true;            ///< the file system has direct writes, as far as known
 };
 
 }  // namespace blkferry::store

@@ -75,6 +75,7 @@ public:
         options_.applier.checkpoint_bytes = 50'000;
         options_.applier.open_files_max = 2;
         options_.applier.map_pages_max = 2;
+        options_.applier.direct_bytes_min = 4096;
         for (const std::uint64_t s : sizes)
             images_.emplace_back(s);
         hello_.agent_version = "fuzz";

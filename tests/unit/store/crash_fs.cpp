@@ -220,7 +220,7 @@ Result<std::unique_ptr<File>> CrashFs::open(const std::filesystem::path& path, O
     if (it == now_.end())
         return fail_errno(ENOENT, name);
     return std::make_unique<CrashFile>(*this, it->second, name, mode != OpenMode::read,
-                                       caching == store::Caching::direct);
+                                       direct_io && caching == store::Caching::direct);
 }
 
 Result<void> CrashFs::rename(const std::filesystem::path& from, const std::filesystem::path& to) {

@@ -58,6 +58,7 @@ public:
     }
 
     bool reflinks = true;
+    bool direct_io = true;  ///< Caching::direct works
     /// Files have a number as descriptor, for a simulated io_uring: file_of() finds the file that has it open.
     bool descriptors = false;
     [[nodiscard]] store::File* file_of(int fd) const {

@@ -50,6 +50,7 @@ public:
         options_.applier.checkpoint_ns = 20'000'000'000ULL;
         options_.applier.open_files_max = 1 + below(4);
         options_.applier.map_pages_max = 1 + below(3);
+        options_.applier.direct_bytes_min = below(4) * 4096;
     }
 
     enum class End : std::uint8_t { none, power_cut, kill, error };

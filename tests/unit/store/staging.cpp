@@ -2,9 +2,13 @@
 #undef BOOST_TEST_MODULE
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <map>
+#include <ostream>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include <sys/wait.h>
@@ -36,10 +40,12 @@ Bytes noise(std::size_t size, std::mt19937_64& random) {
 void staging_contract(FileSystem& fs, const std::filesystem::path& dir, const SnapshotEngine& engine, std::uint64_t seed) {
     constexpr std::uint64_t sectors = 5000;  // almost five chunks
     std::mt19937_64 random(seed);
-    const ChunkStore::Options options{chunk_bytes_unit, 1 + random() % 4};
+    // From every piece to none around the page cache, in runs of one block and up.
+    const ChunkStore::Options options{chunk_bytes_unit, 1 + random() % 4, random() % 4 * 8192, 4096 * (1 + random() % 100)};
     auto store = ChunkStore::open(fs, dir, engine, options, 1).value();
     Bytes image(sectors * sector_bytes);
     std::map<Generation, Bytes> points;
+    std::uint64_t next = 0;
     const auto check = [&](Generation at, const Bytes& want) {
         Bytes got(want.size());
         BOOST_REQUIRE(store->read(0, got, at).has_value());
@@ -49,7 +55,14 @@ void staging_contract(FileSystem& fs, const std::filesystem::path& dir, const Sn
         Extent e{random() % sectors, 1 + random() % (random() % 8 == 0 ? 2500 : 40)};
         if (random() % 16 == 0)
             e = {random() % 4 * 1024, 1024};  // a whole chunk
+        if (random() % 2 == 0)
+            e.sector = e.sector / 8 * 8;  // only these begin a run
+        if (random() % 3 == 0)
+            e.sector = next;  // and these go on with it
+        if (e.sector >= sectors)
+            continue;
         e.count = std::min(e.count, sectors - e.sector);
+        next = e.end();
         const auto at = image.begin() + static_cast<std::ptrdiff_t>(e.sector * sector_bytes);
         if (random() % 3 != 0) {
             const Bytes data = noise(e.count * sector_bytes, random);
@@ -199,6 +212,148 @@ BOOST_AUTO_TEST_CASE(zeroes_on_nothing_make_no_files) {
     BOOST_TEST(store->files() == 1u);
     BOOST_REQUIRE(store->zero({0, 1024}).has_value());
     BOOST_TEST(store->files() == 2u);
+}
+
+namespace {
+/// Which writes a chunk store made, and how.
+struct Written {
+    std::uint64_t offset;
+    std::uint64_t bytes;
+    bool direct;
+    bool operator==(const Written&) const = default;
+};
+std::ostream& operator<<(std::ostream& out, const Written& w) {
+    return out << w.offset << '+' << w.bytes << (w.direct ? " direct" : " cached");
+}
+/// Notes every write on its way to a CrashFs.
+class WatchedFs final : public FileSystem {
+public:
+    using FileSystem::open;
+    Result<std::unique_ptr<File>> open(const std::filesystem::path& path, OpenMode mode, Caching caching) override;
+    Result<void> rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
+        return fs.rename(from, to);
+    }
+    Result<void> remove(const std::filesystem::path& path) override { return fs.remove(path); }
+    Result<void> make_dir(const std::filesystem::path& path) override { return fs.make_dir(path); }
+    Result<std::vector<std::string>> list(const std::filesystem::path& dir) override { return fs.list(dir); }
+    Result<void> sync_dir(const std::filesystem::path& dir) override { return fs.sync_dir(dir); }
+    Result<void> sync_all(const std::filesystem::path& dir) override { return fs.sync_all(dir); }
+
+    CrashFs fs;
+    std::vector<Written> writes;
+};
+class WatchedFile final : public File {
+public:
+    WatchedFile(std::unique_ptr<File> file, WatchedFs& watch) : file_(std::move(file)), watch_(watch) {}
+    Result<std::size_t> read(std::span<std::byte> data, std::uint64_t offset) override { return file_->read(data, offset); }
+    Result<void> write(std::span<const std::span<const std::byte>> parts, std::uint64_t offset) override {
+        std::uint64_t bytes = 0;
+        for (const auto part : parts)
+            bytes += part.size();
+        watch_.writes.push_back({offset, bytes, file_->direct()});
+        return file_->write(parts, offset);
+    }
+    Result<void> punch(std::uint64_t offset, std::uint64_t bytes) override { return file_->punch(offset, bytes); }
+    Result<void> truncate(std::uint64_t bytes) override { return file_->truncate(bytes); }
+    Result<void> allocate(std::uint64_t offset, std::uint64_t bytes) override { return file_->allocate(offset, bytes); }
+    Result<std::uint64_t> size() override { return file_->size(); }
+    Result<std::uint64_t> allocated() override { return file_->allocated(); }
+    Result<std::optional<std::uint64_t>> next_data(std::uint64_t offset) override { return file_->next_data(offset); }
+    Result<std::uint64_t> next_hole(std::uint64_t offset) override { return file_->next_hole(offset); }
+    Result<void> sync() override { return file_->sync(); }
+    void start_writeback(std::uint64_t offset, std::uint64_t bytes) noexcept override { file_->start_writeback(offset, bytes); }
+    Result<void> reflink_from(File& source) override { return file_->reflink_from(*static_cast<WatchedFile&>(source).file_); }
+    Result<void> copy_from(File& source, std::uint64_t offset, std::uint64_t bytes) override {
+        return file_->copy_from(*static_cast<WatchedFile&>(source).file_, offset, bytes);
+    }
+    int fd() const noexcept override { return file_->fd(); }
+    bool direct() const noexcept override { return file_->direct(); }
+
+private:
+    std::unique_ptr<File> file_;
+    WatchedFs& watch_;
+};
+Result<std::unique_ptr<File>> WatchedFs::open(const std::filesystem::path& path, OpenMode mode, Caching caching) {
+    BLKFERRY_TRY_ASSIGN(std::unique_ptr<File> file, fs.open(path, mode, caching));
+    return std::make_unique<WatchedFile>(std::move(file), *this);
+}
+constexpr std::uint64_t kib = 1024;
+Extent at_kib(std::uint64_t offset, std::uint64_t count) { return {offset * 2, count * 2}; }
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(large_pieces_go_around_the_page_cache_in_runs) {
+    WatchedFs watch;
+    const auto engine = make_copy_engine();
+    std::mt19937_64 random(5);
+    auto store = ChunkStore::open(watch, "/disk", *engine, {1U << 20, 4, 128 * kib, 512 * kib}, 1).value();
+    const auto put = [&](std::uint64_t offset, std::uint64_t count) {
+        const Bytes data = noise(count * kib, random);
+        BOOST_REQUIRE(store->write(at_kib(offset, count), data).has_value());
+        return data;
+    };
+    const auto writes = [&] { return std::exchange(watch.writes, {}); };
+    using Expected = std::vector<Written>;
+
+    put(0, 256);
+    BOOST_TEST(writes().empty());                                          // it waits for what follows
+    put(256, 256);
+    BOOST_TEST(writes() == (Expected{{0, 512 * kib, true}}), boost::test_tools::per_element());
+    put(512, 4);                                                           // small, but it goes on with the run
+    BOOST_TEST(writes().empty());
+    put(900, 4);                                                           // elsewhere: the run waits
+    BOOST_TEST(writes() == (Expected{{900 * kib, 4 * kib, false}}), boost::test_tools::per_element());
+    const Bytes over = put(514, 1);                                        // what waits is written first
+    BOOST_TEST(writes() == (Expected{{512 * kib, 4 * kib, true}, {514 * kib, kib, false}}), boost::test_tools::per_element());
+    Bytes got(kib);
+    BOOST_REQUIRE(store->read(514 * 2, got, 1).has_value());
+    BOOST_TEST((got == over));
+
+    put(600, 130);                                                         // its last half block
+    BOOST_REQUIRE(store->sync().has_value());
+    BOOST_TEST(writes() == (Expected{{600 * kib, 128 * kib, true}, {728 * kib, 2 * kib, false}}),
+               boost::test_tools::per_element());
+    put(1, 200);                                                           // not at the begin of a block
+    BOOST_TEST(writes() == (Expected{{kib, 200 * kib, false}}), boost::test_tools::per_element());
+
+    const Bytes old = put(1024, 200);                                      // waits while a point is made
+    store->raise(2);
+    put(1024, 4);                                                          // the chunk is cloned with it
+    BOOST_TEST(writes() == (Expected{{0, 200 * kib, true}, {0, 4 * kib, false}}), boost::test_tools::per_element());
+    got.resize(old.size());
+    BOOST_REQUIRE(store->read(1024 * 2, got, 1).has_value());
+    BOOST_TEST((got == old));
+
+    put(200, 200);
+    BOOST_REQUIRE(store->zero(at_kib(300, 4)).has_value());                // so it does before a hole is made
+    got.assign(200 * kib, std::byte{1});
+    BOOST_REQUIRE(store->read(200 * 2, got, 2).has_value());
+    BOOST_TEST(std::all_of(got.begin() + 100 * kib, got.begin() + 104 * kib, [](std::byte b) { return b == std::byte{0}; }));
+}
+
+BOOST_AUTO_TEST_CASE(a_run_that_cannot_be_written_fails_the_sync) {
+    CrashFs fs;
+    const auto engine = make_copy_engine();
+    const auto store = ChunkStore::open(fs, "/disk", *engine, {chunk_bytes_unit, 4}, 1).value();
+    const Bytes data(256 * kib, std::byte{7});
+    BOOST_REQUIRE(store->write({0, 512}, data).has_value());
+    fs.fail_at(1, ENOSPC);
+    const auto r = store->sync();
+    BOOST_REQUIRE(!r.has_value());
+    BOOST_TEST(r.error().sys_errno == ENOSPC);
+    BOOST_TEST(store->dirty());
+}
+
+BOOST_AUTO_TEST_CASE(without_direct_writes_all_goes_through_the_page_cache) {
+    WatchedFs watch;
+    watch.fs.direct_io = false;
+    const auto engine = make_copy_engine();
+    std::mt19937_64 random(6);
+    const auto store = ChunkStore::open(watch, "/disk", *engine, {chunk_bytes_unit, 4}, 1).value();
+    const Bytes data = noise(256 * kib, random);
+    BOOST_REQUIRE(store->write({0, 512}, data).has_value());
+    BOOST_REQUIRE(store->write({512, 512}, data).has_value());
+    BOOST_TEST(watch.writes == (std::vector<Written>{{0, 256 * kib, false}, {256 * kib, 256 * kib, false}}),
+               boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(sector_map_equals_a_set) {
