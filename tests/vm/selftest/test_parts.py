@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of the harness that need no guest."""
 
+import dataclasses
 import os
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ from vmtest.modules import ModuleTree
 from vmtest.paths import VM_DIR, VmError
 from vmtest.runner import skip_by_kernel
 from vmtest.spec import Case, Disk, Guest, parse_size, shell_environment
-from vmtest.vm import scaled
+from vmtest.vm import PATIENCE, disk_device, scaled
 
 DEP = """kernel/drivers/block/leaf-one.ko.xz: kernel/lib/middle.ko.xz kernel/lib/root.ko.xz
 kernel/lib/middle.ko.xz: kernel/lib/root.ko.xz
@@ -250,12 +251,20 @@ class Images(TemporaryCase):
         kernel.config.write_text("CONFIG_HAVE_ARCH_KASAN=y\nCONFIG_KASAN=y\n# CONFIG_KCSAN is not set\n")
         self.assertEqual(kernel.sanitizers(), ["KASAN"])
         guest = Guest(timeout=100, memory=512)
-        self.assertIs(scaled(guest, 1), guest)
+        self.assertEqual(scaled(guest, 1), dataclasses.replace(guest, timeout=100 * PATIENCE))
         self.assertGreater(scaled(guest, 4).memory, 512)
-        self.assertEqual(scaled(guest, 4).timeout, 400)
+        self.assertEqual(scaled(guest, 4).timeout, 400 * PATIENCE)
         self.assertIn("KASAN", skip_by_kernel(Case("t", Guest(icount=True)), kernel))
         self.assertEqual(skip_by_kernel(Case("t", guest, kernels=["6.1"]), kernel), "")
         self.assertIn("only for", skip_by_kernel(Case("t", guest, kernels=["6.12"]), kernel))
+
+    def test_disks_can_be_unplugged_on_either_machine(self):
+        for disk in (Disk("one"), Disk("one", bus="nvme")):
+            self.assertNotIn("bus=", disk_device(disk, "pc", 0)[-1])
+            port, device = disk_device(disk, "q35", 4)[1::2]
+            self.assertEqual(port, "pcie-root-port,id=port-one,chassis=5,slot=5")
+            self.assertTrue(device.endswith(",bus=port-one") or ",bus=port-one," in device)
+        self.assertIn("bus=scsi0.0", disk_device(Disk("one", bus="scsi"), "q35", 0)[-1])
 
 
 if __name__ == "__main__":
