@@ -76,7 +76,7 @@ fail() {
 
 # retry SECONDS COMMAND...: runs the command until it succeeds; fails after the deadline.
 retry() {
-	bf_deadline=$(($(date +%s) + $1 * ${BF_SLOW:-1}))
+	bf_deadline=$(($(date +%s) + $1 * ${BF_SLOW:-1} * ${BF_PATIENCE:-1}))
 	shift
 	until "$@" 2>&7; do
 		[ "$(date +%s)" -lt "$bf_deadline" ] || return 1

@@ -131,8 +131,8 @@ class Vm:
         guest = scaled(guest, self.slow)
         self.guest, self.kernel, self.directory, self.name = guest, kernel, fresh_directory(directory), name
         disks = " ".join(disk.name for disk in guest.disks)
-        self.env = {"BF_KERNEL": kernel.name, "BF_SLOW": str(self.slow * PATIENCE), "BF_DISKS": disks,
-                    **guest.env, **(env or {})}
+        self.env = {"BF_KERNEL": kernel.name, "BF_SLOW": str(self.slow), "BF_PATIENCE": str(PATIENCE),
+                    "BF_DISKS": disks, **guest.env, **(env or {})}
         self.acceleration, self.lan, self.allow = acceleration, lan, allow
         self.console = directory / "console.log"
         self.reports: dict[str, str] = {}

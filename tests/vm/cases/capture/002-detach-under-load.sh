@@ -14,7 +14,7 @@ data=$(disk data)
 insmod /opt/blkferry/blkferry.ko
 bft attach "$(disk keeper)" 65536
 fio --name=load --filename="$data" --direct=1 --rw=randwrite --bsrange=512-256k --ioengine=io_uring --iodepth=64 \
-	--size=64M --time_based=1 --runtime=$((100 * ${BF_SLOW:-1})) --output=/tmp/fio.txt &
+	--size=64M --time_based=1 --runtime=6h --output=/tmp/fio.txt &
 load=$!
 set +x
 cycle=0

@@ -9,7 +9,7 @@
 data=$(disk data)
 insmod /opt/blkferry/blkferry.ko
 fio --name=load --filename="$data" --direct=1 --rw=randwrite --bsrange=512-64k --ioengine=io_uring --iodepth=64 \
-	--size=64M --time_based=1 --runtime=100 --output=/tmp/fio.txt &
+	--size=64M --time_based=1 --runtime=6h --output=/tmp/fio.txt &
 load=$!
 set +x
 for cycle in $(seq 1 25); do

@@ -19,7 +19,7 @@ mount "$files" /mnt
 order "$(disk first)" "$(disk second)" /tmp/stop >/tmp/rounds &
 order=$!
 fio --name=load --filename="$(disk first)" --offset=1M --rw=randwrite --bs=4k --direct=1 --rate_iops=200 \
-	--time_based --runtime=600 --output=/dev/null &
+	--time_based --runtime=6h --output=/dev/null &
 load=$!
 ( i=0; while [ ! -e /tmp/stop ]; do i=$((i + 1)); dd if=/dev/urandom of=/mnt/f$((i % 40)) bs=16k count=1 2>/dev/null; \
 	[ $((i % 5)) -ne 0 ] || sync; done ) &

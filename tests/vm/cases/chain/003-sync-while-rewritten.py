@@ -11,7 +11,7 @@ dm_create slow "0 $sectors delay $(disk slow) 0 0 $(disk slow) 0 40"
 dd if=/dev/urandom of="$(disk data)" bs=1M count=72 oflag=direct 2>/dev/null
 agent_setup 'ring = "16MiB"'
 agent_start
-fio --output=/tmp/fio.log --time_based --runtime=600 --randrepeat=1 --randseed=3 --norandommap=1 \
+fio --output=/tmp/fio.log --time_based --runtime=6h --randrepeat=1 --randseed=3 --norandommap=1 \
 	--name=data --filename="$(disk data)" --rw=randwrite --bsrange=4k-128k --direct=1 --ioengine=io_uring --iodepth=16 --rate=2m \
 	--name=slow --filename=/dev/mapper/slow --rw=randwrite --bsrange=512-64k --direct=1 --ioengine=io_uring --iodepth=32 --rate=1m &
 writer=$!

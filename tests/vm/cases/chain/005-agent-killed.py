@@ -10,7 +10,7 @@ agent_wait CONTINUOUS
 before=$(status_of counters.resync_bytes)
 # Writes that overlap in flight have no known order and are read again from the disk: there must be none.
 fio --name=load --filename="$(disk data)" --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=io_uring --iodepth=8 \
-	--serialize_overlap=1 --rate=1m --time_based --runtime=600 --norandommap=1 --output=/dev/null &
+	--serialize_overlap=1 --rate=1m --time_based --runtime=6h --norandommap=1 --output=/dev/null &
 load=$!
 for _ in 1 2 3 4 5; do
 	reached=$(status_of durable_mark)

@@ -17,7 +17,7 @@ blkferry protect "$data"
 agent_wait CONTINUOUS
 mark_point before
 fio --name=load --filename="$data" --size=16M --rw=randwrite --bs=4k --direct=1 --rate_iops=200 --norandommap=1 \
-	--time_based --runtime=600 --output=/dev/null &
+	--time_based --runtime=6h --output=/dev/null &
 for _ in 1 2 3; do retry 60 mark_passed "$(status_of durable_mark)"; done
 sync_host cut
 fail "the power was not cut"

@@ -14,7 +14,7 @@ order=$!
 # Bursts of 128 KiB and less, each with a pause in which a gap can close, and cuts the whole time. A burst often meets a
 # resync that runs, so it overflows inside RESYNC too.
 fio --name=bursts --filename="$first" --offset=1M --size=7M --rw=randwrite --bsrange=4k-32k --direct=1 --ioengine=io_uring \
-	--iodepth=8 --norandommap=1 --thinktime=400ms --thinktime_blocks=12 --time_based --runtime=600 --output=/dev/null &
+	--iodepth=8 --norandommap=1 --thinktime=400ms --thinktime_blocks=12 --time_based --runtime=6h --output=/dev/null &
 load=$!
 set +x
 until_end=$(($(date +%s) + 25 * TRIALS))

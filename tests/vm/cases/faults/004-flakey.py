@@ -37,7 +37,7 @@ agent_start
 blkferry protect /dev/mapper/target
 agent_wait CONTINUOUS
 fio --name=load --filename=/dev/mapper/target --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=io_uring --iodepth=16 \
-	--rate=2m --norandommap=1 --time_based --runtime=600 --continue_on_error=all --output=/tmp/fio.txt &
+	--rate=2m --norandommap=1 --time_based --runtime=6h --continue_on_error=all --output=/tmp/fio.txt &
 load=$!
 for round in $(seq $((2 * TRIALS))); do
 	swap "$WRITES"

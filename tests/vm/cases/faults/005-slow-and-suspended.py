@@ -16,7 +16,7 @@ blkferry protect /dev/mapper/slow "$second"
 agent_wait CONTINUOUS
 order /dev/mapper/slow /dev/mapper/above /tmp/stop >/tmp/rounds &
 order=$!
-fio --output=/dev/null --time_based --runtime=600 --direct=1 --ioengine=io_uring --norandommap=1 --rw=randwrite --offset=1M --rate_iops=40 \
+fio --output=/dev/null --time_based --runtime=6h --direct=1 --ioengine=io_uring --norandommap=1 --rw=randwrite --offset=1M --rate_iops=40 \
 	--name=slow --filename=/dev/mapper/slow --bsrange=4k-64k --iodepth=32 \
 	--name=above --filename=/dev/mapper/above --bsrange=4k-64k --iodepth=32 &
 load=$!

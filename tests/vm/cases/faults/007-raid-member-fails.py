@@ -15,7 +15,7 @@ agent_wait CONTINUOUS
 order /dev/md0 "$order_disk" /tmp/stop >/tmp/rounds &
 order=$!
 fio --name=load --filename=/dev/md0 --offset=1M --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=io_uring --iodepth=16 \
-	--rate=2m --norandommap=1 --time_based --runtime=600 --output=/tmp/fio.txt &
+	--rate=2m --norandommap=1 --time_based --runtime=6h --output=/tmp/fio.txt &
 load=$!
 number=0
 made() { number=$((number + 1)); mark_point "p$number"; }

@@ -8,7 +8,7 @@ data=$(disk data)
 printf 'label: gpt\nsize=4MiB\nsize=8MiB\n' | sfdisk -q "$data"
 agent_setup
 fio --name=load --filename="$data" --offset=1M --size=8M --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=io_uring --iodepth=16 \
-	--rate=2m --norandommap=1 --time_based --runtime=600 --output=/dev/null &
+	--rate=2m --norandommap=1 --time_based --runtime=6h --output=/dev/null &
 load=$!
 agent_start
 blkferry protect "$data"

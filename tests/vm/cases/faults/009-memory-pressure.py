@@ -23,7 +23,7 @@ blkferry protect "$data"
 agent_wait CONTINUOUS
 swapon "${data}1"
 fio --name=load --filename="${data}2" --rw=randwrite --bsrange=4k-32k --direct=1 --ioengine=io_uring --iodepth=8 --rate=1m \
-	--norandommap=1 --time_based --runtime=600 --output=/tmp/fio.txt &
+	--norandommap=1 --time_based --runtime=6h --output=/tmp/fio.txt &
 load=$!
 for round in $(seq "$TRIALS"); do
 	# global: more in a tmpfs than there is memory, so that the protected disk is swapped to

@@ -33,7 +33,7 @@ for n in $(seq $((8 * TRIALS))); do
 	mark_point "q$n"
 done
 fio --name=serial --filename=/dev/mapper/top --rw=randwrite --bsrange=512-16k --direct=1 --ioengine=psync --norandommap=1 \
-	--randrepeat=0 --fsync=4 --rate_iops=150 --time_based --runtime=600 --output=/dev/null &
+	--randrepeat=0 --fsync=4 --rate_iops=150 --time_based --runtime=6h --output=/dev/null &
 load=$!
 for n in $(seq $((8 * TRIALS))); do
 	note "before-l$n"

@@ -12,7 +12,7 @@ mkdir -p /mnt
 mount "$(disk files)" /mnt
 order "$(disk first)" "$(disk second)" /tmp/stop >/dev/null &
 fio --name=load --filename="$(disk first)" --offset=1M --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=io_uring --iodepth=8 \
-	--rate=2m --norandommap=1 --time_based --runtime=600 --output=/dev/null &
+	--rate=2m --norandommap=1 --time_based --runtime=6h --output=/dev/null &
 ( i=0; while :; do i=$((i + 1)); dd if=/dev/urandom of=/mnt/f$((i % 30)) bs=8k count=2 2>/dev/null; [ $((i % 5)) -ne 0 ] || sync; \
 	[ $((i % 7)) -ne 0 ] || mv /mnt/f$((i % 30)) /mnt/g$((i % 9)); done ) &
 """

@@ -20,7 +20,7 @@ blkferry protect /dev/sda
 agent_wait CONTINUOUS
 load() { # load SECONDS RUNS: direct writes of many sizes, errors are the load's own matter
 	fio --name=load --filename=/dev/sda --rw=randwrite --bsrange=512-128k --direct=1 --ioengine=io_uring --iodepth=16 --rate=4m \
-		--norandommap=1 --randseed="$2" --time_based --runtime="$1" --continue_on_error=all --output=/tmp/fio.txt || true
+		--norandommap=1 --randseed="$2" --time_based --runtime=$(($1 * BF_SLOW)) --continue_on_error=all --output=/tmp/fio.txt || true
 }
 errors() { # commands that ended with an error, and that were given up waiting for, as the SCSI layer counted them
 	echo $(($(cat /sys/block/sda/device/ioerr_cnt) + $(cat /sys/block/sda/device/iotmo_cnt 2>/dev/null || echo 0)))
