@@ -16,6 +16,7 @@
 #include "complete.h"
 #include "disk.h"
 #include "inflight.h"
+#include "latency.h"
 #include "ring.h"
 
 static __always_inline u16 bf_op(const struct bio *bio)
@@ -228,7 +229,7 @@ static noinline void bf_capture_nothing(struct bf_disk *d, struct bio *bio)
 }
 
 /* A write to a protected disk, in any state; made for RESYNC and RING. */
-static noinline void bf_capture_ring(struct bf_disk *d, struct bio *bio)
+static __always_inline void bf_capture_any(struct bf_disk *d, struct bio *bio)
 {
 	u64 sector = bio->bi_iter.bi_sector, pos = 0;
 	u32 nr = bio->bi_iter.bi_size >> SECTOR_SHIFT, len = 0;
@@ -293,6 +294,14 @@ static noinline void bf_capture_ring(struct bf_disk *d, struct bio *bio)
 	}
 }
 
+static noinline void bf_capture_ring(struct bf_disk *d, struct bio *bio)
+{
+	cycles_t start = get_cycles();
+
+	bf_capture_any(d, bio);
+	bf_latency_add(d, BLKFERRY_L_SUBMIT, start);
+}
+
 /* A write to a disk that is in BITMAP, as it seems. */
 static noinline void bf_capture_bitmap(struct bf_disk *d, struct bio *bio)
 {
@@ -321,6 +330,15 @@ static noinline void bf_capture_bitmap(struct bf_disk *d, struct bio *bio)
 	bf_unlock(d, flags);
 }
 
+/* One of a few, for the histogram. */
+static noinline void bf_capture_bitmap_timed(struct bf_disk *d, struct bio *bio)
+{
+	cycles_t start = get_cycles();
+
+	bf_capture_bitmap(d, bio);
+	bf_latency_add(d, BLKFERRY_L_SUBMIT_BITMAP, start);
+}
+
 BF_TP_BIO_QUEUE(bf_probe_bio_queue)
 {
 	struct bf_disk *d;
@@ -332,8 +350,10 @@ BF_TP_BIO_QUEUE(bf_probe_bio_queue)
 	if (unlikely(d)) {
 		if (READ_ONCE(d->state) != BLKFERRY_BITMAP)
 			bf_capture_ring(d, bio);
-		else
+		else if (likely(!bf_latency_sampled(d, BLKFERRY_C_DIRTY_OPS)))
 			bf_capture_bitmap(d, bio);
+		else
+			bf_capture_bitmap_timed(d, bio);
 	}
 	preempt_enable_notrace();
 }

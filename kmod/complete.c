@@ -12,6 +12,7 @@
 #include <linux/slab.h>
 
 #include "complete.h"
+#include "latency.h"
 #include "ring.h"
 
 /* How far up a chain of parents is followed. */
@@ -106,29 +107,32 @@ static __always_inline void bf_end_no_desc(struct bf_disk *d, struct bf_entry *e
 	bf_end_dirty(d, e->sector, e->nr_sectors, 0);
 }
 
-/* bf_end_keep(), to be compiled into the probes. */
-static __always_inline void bf_end_inline(struct bf_entry *e, enum blkferry_desc_state how,
-					  enum blkferry_counter why)
+static __always_inline void bf_end_dirty_entry(struct bf_disk *d, struct bf_entry *e,
+					       enum blkferry_counter why)
 {
-	struct bf_disk *d = e->disk;
-	bool desc = e->kind == BF_KIND_RING;
 	unsigned long flags = bf_lock(d);
 
-	if (likely(desc)) {
-		d->inflight[e->parity]--;
-		bf_end_desc(d, e, how);
-	} else {
-		bf_end_no_desc(d, e);
-	}
+	bf_end_no_desc(d, e);
 	if (unlikely(why != BF_WHY_NONE))
 		bf_count(d, why, 1);
 	bf_unlock(d, flags);
-	if (desc) {
-		/* pairs with the consumer: need_wake set, then states read */
-		smp_mb();
-		if (unlikely(READ_ONCE(d->cons->need_wake)))
-			bf_disk_wake(d);
-	}
+}
+
+static __always_inline void bf_end_ring_entry(struct bf_disk *d, struct bf_entry *e,
+					      enum blkferry_desc_state how,
+					      enum blkferry_counter why)
+{
+	unsigned long flags = bf_lock(d);
+
+	d->inflight[e->parity]--;
+	bf_end_desc(d, e, how);
+	if (unlikely(why != BF_WHY_NONE))
+		bf_count(d, why, 1);
+	bf_unlock(d, flags);
+	/* pairs with the consumer: need_wake set, then states read */
+	smp_mb();
+	if (unlikely(READ_ONCE(d->cons->need_wake)))
+		bf_disk_wake(d);
 }
 
 /*
@@ -138,12 +142,44 @@ static __always_inline void bf_end_inline(struct bf_entry *e, enum blkferry_desc
  */
 void bf_end_keep(struct bf_entry *e, enum blkferry_desc_state how, enum blkferry_counter why)
 {
-	bf_end_inline(e, how, why);
+	if (e->kind == BF_KIND_RING)
+		bf_end_ring_entry(e->disk, e, how, why);
+	else
+		bf_end_dirty_entry(e->disk, e, why);
 }
 
 void bf_end(struct bf_entry *e, enum blkferry_desc_state how, enum blkferry_counter why)
 {
 	bf_end_keep(e, how, why);
+	bf_inflight_free(e);
+}
+
+/* One of a few, for the histogram. */
+static noinline void bf_end_timed(struct bf_entry *e, enum blkferry_desc_state how)
+{
+	struct bf_disk *d = e->disk;
+	cycles_t start = get_cycles();
+
+	bf_end_keep(e, how, BF_WHY_NONE);
+	bf_latency_add(d, BLKFERRY_L_END, start);
+}
+
+/* bf_end(), to be compiled into the probes. */
+static __always_inline void bf_end_inline(struct bf_entry *e, enum blkferry_desc_state how)
+{
+	struct bf_disk *d = e->disk;
+
+	if (likely(e->kind == BF_KIND_RING)) {
+		if (likely(!bf_latency_sampled(d, BLKFERRY_C_DONE)))
+			bf_end_ring_entry(d, e, how, BF_WHY_NONE);
+		else
+			bf_end_timed(e, how);
+	} else {
+		if (likely(!bf_latency_sampled(d, BLKFERRY_C_DIRTY_OPS)))
+			bf_end_dirty_entry(d, e, BF_WHY_NONE);
+		else
+			bf_end_timed(e, how);
+	}
 	bf_inflight_free(e);
 }
 
@@ -215,8 +251,7 @@ static __always_inline void bf_rq_bytes(struct gendisk *gd, const struct bio *bi
 	}
 	if (sub == BF_SUB_LAST) {
 		bf_end_inline(e, unlikely(word & BF_WORD_ERROR) ? BLKFERRY_D_FAILED :
-			      BLKFERRY_D_DONE, BF_WHY_NONE);
-		bf_inflight_free(e);
+			      BLKFERRY_D_DONE);
 	}
 }
 
@@ -255,8 +290,7 @@ static noinline void bf_bio_end(struct bf_entry *e, const struct bio *bio)
 	} else if (unlikely(word & BF_WORD_ERROR)) {
 		how = BLKFERRY_D_FAILED;
 	}
-	bf_end_inline(e, how, BF_WHY_NONE);
-	bf_inflight_free(e);
+	bf_end_inline(e, how);
 }
 
 /*

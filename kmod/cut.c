@@ -13,6 +13,7 @@
 
 #include "cut.h"
 #include "disk.h"
+#include "latency.h"
 #include "ring.h"
 
 #define BF_CUT_RETRY_MS		1
@@ -23,6 +24,7 @@ struct bf_freeze {
 	u32 opened;
 	u32 frozen;			/* devices [0, frozen) are frozen */
 	bool expired;
+	u64 since_ns;			/* when the first freeze began */
 	struct bf_bdev dev[BLKFERRY_FREEZE_MAX];
 	void *sb[BLKFERRY_FREEZE_MAX];
 };
@@ -84,6 +86,8 @@ int bf_cut(u64 *seq)
 /* Under f->lock.  The last that was frozen is the first to be thawed. */
 static void bf_thaw_all(struct bf_freeze *f)
 {
+	bool any = f->frozen;
+
 	while (f->frozen) {
 		u32 i = --f->frozen;
 		int err = bf_bdev_thaw(f->dev[i].bdev, f->sb[i]);
@@ -91,6 +95,8 @@ static void bf_thaw_all(struct bf_freeze *f)
 		if (err)
 			pr_warn("blkferry: cannot thaw device=%pg error=%d\n", f->dev[i].bdev, err);
 	}
+	if (any)
+		bf_latency_frozen(ktime_get_ns() - f->since_ns);
 }
 
 static void bf_freeze_expired(struct work_struct *work)
@@ -124,6 +130,7 @@ static int bf_freeze_all(struct bf_freeze *f, u32 ms, struct netlink_ext_ack *ex
 {
 	u32 i;
 
+	f->since_ns = ktime_get_ns();
 	for (i = 0; i < f->opened; i++) {
 		int err = bf_bdev_freeze(f->dev[i].bdev, &f->sb[i]);
 
@@ -137,6 +144,7 @@ static int bf_freeze_all(struct bf_freeze *f, u32 ms, struct netlink_ext_ack *ex
 			/* all before it were thawed already */
 			f->frozen = 0;
 			bf_bdev_thaw(f->dev[i].bdev, f->sb[i]);
+			bf_latency_frozen(ktime_get_ns() - f->since_ns);
 			err = -ETIMEDOUT;
 		}
 		mutex_unlock(&f->lock);

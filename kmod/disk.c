@@ -9,6 +9,7 @@
 #include <linux/vmalloc.h>
 
 #include "disk.h"
+#include "latency.h"
 #include "netlink.h"
 
 atomic64_t bf_seq = ATOMIC64_INIT(0);
@@ -53,6 +54,7 @@ static void *bf_zalloc(struct bf_disk *d, u64 bytes)
 
 static void bf_disk_free(struct bf_disk *d)
 {
+	free_percpu(d->latency);
 	vfree(d->map.moved);
 	vfree(d->map.snap);
 	vfree(d->map.active);
@@ -137,7 +139,9 @@ struct bf_disk *bf_disk_alloc(const struct bf_disk_config *cfg)
 	d->descs = bf_zalloc(d, (u64)cfg->descs * sizeof(*d->descs));
 	d->data = bf_zalloc(d, cfg->data_bytes);
 	d->ovl = bf_zalloc(d, sizeof(*d->ovl));
-	if (bf_disk_alloc_map(d, cfg->nr_sectors) ||
+	d->latency = alloc_percpu(struct bf_latency);
+	d->memory += num_possible_cpus() * sizeof(struct bf_latency);
+	if (bf_disk_alloc_map(d, cfg->nr_sectors) || !d->latency ||
 	    !d->ctl || !d->cons || !d->descs || !d->data || !d->ovl) {
 		bf_disk_free(d);
 		return NULL;

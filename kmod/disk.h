@@ -34,6 +34,8 @@
 #include "core/overlap.h"
 #include "core/ring.h"
 
+struct bf_latency;
+
 struct bf_disk {
 	/* constant while attached; what every probe reads */
 	struct gendisk *gd;
@@ -43,6 +45,7 @@ struct bf_disk {
 	struct blkferry_ctl *ctl;
 	struct blkferry_cons *cons;
 	struct bf_overlap *ovl;
+	struct bf_latency __percpu *latency;
 	u32 inline_max;			/* bytes */
 	u32 map_shift;			/* log2 of sectors per map block */
 	u32 id;

@@ -8,6 +8,7 @@
 #include "complete.h"
 #include "disk.h"
 #include "inflight.h"
+#include "latency.h"
 #include "netlink.h"
 #include "tracepoints.h"
 #include "version.h"
@@ -21,6 +22,7 @@ static int __init bf_init(void)
 	int err;
 
 	get_random_bytes(bf_load_id, sizeof(bf_load_id));
+	bf_latency_init();
 	err = bf_complete_init();
 	if (err)
 		return err;

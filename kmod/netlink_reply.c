@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The generic netlink family: replies and events. */
 #include "inflight.h"
+#include "latency.h"
 #include "netlink.h"
 #include "version.h"
 
@@ -18,7 +19,8 @@ static int bf_put_info(struct sk_buff *skb)
 	       nla_put(skb, BLKFERRY_A_LOAD_ID, sizeof(bf_load_id), bf_load_id) ||
 	       bf_put_u64(skb, BLKFERRY_A_SEQ, atomic64_read(&bf_seq)) ||
 	       bf_put_u64(skb, BLKFERRY_A_VOID_SEQ, atomic64_read(&bf_void_seq)) ||
-	       nla_put_u32(skb, BLKFERRY_A_INFLIGHT, bf_inflight_size());
+	       nla_put_u32(skb, BLKFERRY_A_INFLIGHT, bf_inflight_size()) ||
+	       bf_latency_put_frozen(skb);
 }
 
 /* What cannot change while a disk is attached. */
@@ -66,7 +68,8 @@ int bf_fill_disk(struct sk_buff *skb, struct bf_disk *d, u32 portid, u32 seq, in
 
 	if (!hdr)
 		return -EMSGSIZE;
-	if (bf_put_disk_fixed(skb, d) || bf_put_disk_state(skb, d)) {
+	if (bf_put_disk_fixed(skb, d) || bf_put_disk_state(skb, d) ||
+	    bf_latency_put_disk(skb, d)) {
 		genlmsg_cancel(skb, hdr);
 		return -EMSGSIZE;
 	}

@@ -2,7 +2,8 @@
 /*
  * What is looked at once a second while a disk is attached: has a disk gone
  * or changed its size, does a dirty map have to be filled, is a write in
- * flight for so long that its completion must have been missed.
+ * flight for so long that its completion must have been missed, how long is a
+ * tick.
  */
 #include <linux/jiffies.h>
 #include <linux/module.h>
@@ -10,6 +11,7 @@
 #include "complete.h"
 #include "disk.h"
 #include "inflight.h"
+#include "latency.h"
 #include "resync.h"
 #include "watch.h"
 
@@ -117,6 +119,7 @@ static void bf_watch_work(struct work_struct *work)
 		queue_delayed_work(bf_wq, &bf_watch, HZ / 10);
 		return;
 	}
+	bf_latency_calibrate();
 	for (id = 0; id < BLKFERRY_DISKS_MAX; id++) {
 		struct bf_disk *d = bf_lookup_id(id);
 

@@ -158,6 +158,36 @@ enum blkferry_counter {
 	BLKFERRY_C_MAX			/* keep <= 64 */
 };
 
+/* ---- Latency ----------------------------------------------------------- */
+/*
+ * How long the module's own code kept the path of an operation, interrupts and
+ * stolen time that fell into it included: BLKFERRY_A_LATENCY is an array of
+ * struct blkferry_latency, indexed by enum blkferry_latency_set, since attach.
+ * It counts in ticks; BLKFERRY_A_TICKS of them last BLKFERRY_A_TICKS_NS
+ * nanoseconds.  All three are missing on a machine without a cycle counter.
+ * The sets are read while they grow: max may be of an operation that no bucket
+ * has yet, or the other way round.
+ */
+#define BLKFERRY_LATENCY_BUCKETS	64
+#define BLKFERRY_LATENCY_EVERY		64	/* one in so many is measured where it says "sampled" */
+
+enum blkferry_latency_set {
+	/* every operation in RING and RESYNC, in the submitter: from the disk
+	 * found to the payload copied, waits for locks included */
+	BLKFERRY_L_SUBMIT,
+	/* the same in BITMAP, sampled */
+	BLKFERRY_L_SUBMIT_BITMAP,
+	/* the end of an operation, in any state and any context, sampled: from
+	 * its last byte counted to the consumer woken */
+	BLKFERRY_L_END,
+	BLKFERRY_L_MAX			/* keep <= 5: a reply is one page */
+};
+
+struct blkferry_latency {
+	__u64	max;			/* longest measured, ticks */
+	__u64	count[BLKFERRY_LATENCY_BUCKETS];	/* 2^n <= ticks < 2^(n+1); [0]: 0 too */
+};
+
 /* Written by the module only; every field is naturally aligned. */
 struct blkferry_ctl {
 	__u32	magic;			/* BLKFERRY_CTL_MAGIC */
@@ -255,7 +285,8 @@ struct blkferry_desc {
 enum blkferry_cmd {
 	BLKFERRY_CMD_UNSPEC,
 	/*
-	 * -> ABI, VERSION, LOAD_ID, SEQ, VOID_SEQ, INFLIGHT
+	 * -> ABI, VERSION, LOAD_ID, SEQ, VOID_SEQ, INFLIGHT, LATENCY (one set: how
+	 * long file systems stood frozen for a cut, since load), TICKS, TICKS_NS
 	 */
 	BLKFERRY_CMD_INFO,
 	/*
@@ -350,6 +381,9 @@ enum blkferry_attr {
 	BLKFERRY_A_WRITES,		/* u32: writes of the disk in flight, at the
 					 * same instant as A_COUNTERS
 					 */
+	BLKFERRY_A_LATENCY,		/* binary: struct blkferry_latency[] */
+	BLKFERRY_A_TICKS,		/* u64, not 0 */
+	BLKFERRY_A_TICKS_NS,		/* u64, not 0: what TICKS last */
 	BLKFERRY_A_MAX_PLUS_1
 };
 #define BLKFERRY_A_MAX (BLKFERRY_A_MAX_PLUS_1 - 1)
@@ -390,6 +424,8 @@ BLKFERRY_LAYOUT(__builtin_offsetof(struct blkferry_ctl, gap_seq) == 152);
 BLKFERRY_LAYOUT(__builtin_offsetof(struct blkferry_ctl, counters) == 256);
 BLKFERRY_LAYOUT(sizeof(struct blkferry_ctl) == 768);
 BLKFERRY_LAYOUT(sizeof(struct blkferry_range) == 16);
+BLKFERRY_LAYOUT(sizeof(struct blkferry_latency) == 520);
+BLKFERRY_LAYOUT(BLKFERRY_L_MAX <= 5);
 BLKFERRY_LAYOUT(BLKFERRY_C_MAX <= 64);
 #undef BLKFERRY_LAYOUT
 

@@ -11,6 +11,7 @@
 #include "abuse.h"
 #include "count.h"
 #include "follow.h"
+#include "latency.h"
 #include "nl.h"
 #include "passthrough.h"
 
@@ -57,6 +58,7 @@ static void show_numbers(const struct attrs *a, void *arg)
         printf("version=%.*s abi=%u inflight=%u\n", (int)a->len[BLKFERRY_A_VERSION],
                (const char *)a->data[BLKFERRY_A_VERSION], attr_u32(a, BLKFERRY_A_ABI),
                attr_u32(a, BLKFERRY_A_INFLIGHT));
+    show_frozen(a);
 }
 
 static uint64_t device_number(const char *path)
@@ -149,8 +151,9 @@ static int do_disk(const char *name, int argc, char **argv)
         const char *name;
         uint8_t cmd;
     } table[] = {
-        {"get", BLKFERRY_CMD_DISK_GET},      {"detach", BLKFERRY_CMD_DETACH},     {"begin", BLKFERRY_CMD_RESYNC_BEGIN},
-        {"end", BLKFERRY_CMD_RESYNC_END},    {"clear", BLKFERRY_CMD_RESYNC_CLEAR}, {"dirty", BLKFERRY_CMD_MARK_DIRTY},
+        {"get", BLKFERRY_CMD_DISK_GET},       {"latency", BLKFERRY_CMD_DISK_GET},   {"detach", BLKFERRY_CMD_DETACH},
+        {"begin", BLKFERRY_CMD_RESYNC_BEGIN}, {"end", BLKFERRY_CMD_RESYNC_END},      {"clear", BLKFERRY_CMD_RESYNC_CLEAR},
+        {"dirty", BLKFERRY_CMD_MARK_DIRTY},
     };
     struct request r;
     size_t i;
@@ -161,7 +164,7 @@ static int do_disk(const char *name, int argc, char **argv)
         nl_request(&r, table[i].cmd, 0);
         nl_put_u32(&r, BLKFERRY_A_DISK, (uint32_t)strtoul(argv[0], NULL, 0));
         put_ranges(&r, argc - 1, argv + 1);
-        return end(&r, i ? show_numbers : show_disk);
+        return end(&r, i > 1 ? show_numbers : i ? show_latency : show_disk);
     }
     return 2;
 }
@@ -206,7 +209,7 @@ int main(int argc, char **argv)
 usage:
     if (err == 2)
         fprintf(stderr, "usage: bft info | floor SEQ | list | events N | attach DEV [DATA_BYTES [DESCS [INLINE]]]\n"
-                        "  | get|detach|begin|end ID | clear|dirty ID [SECTOR NR]... | cut [MS DEV...]\n"
+                        "  | get|latency|detach|begin|end ID | clear|dirty ID [SECTOR NR]... | cut [MS DEV...]\n"
                         "  | count DEV N BYTES | sgwrite DEV BLOCK | maps ID | tail ID N|hN | follow ID SOURCE REPLICA [compare] [DELAY_US]\n");
     return err;
 }
