@@ -129,6 +129,7 @@ Scenario::Scenario(std::uint64_t seed, bool trace, Mutation mutation)
     server_options_.store.engine = world_.disk.reflinks ? "reflink" : "copy";
     server_options_.store.source.journal.segment_bytes = 4U << 20;
     server_options_.store.source.applier.chunk_bytes = 512U << 10;
+    server_options_.store.source.applier.direct_bytes_min = 4096ULL << world_.below(6);
     server_log_.on_line = [this](const std::string& line) {
         const std::size_t at = line.find("event=point point=");
         const std::size_t mark = line.find(" mark=");
