@@ -38,7 +38,7 @@ load --direct=1 --rw=randwrite --bsrange=512-64k --blockalign=512 --io_size=48M 
 	--norandommap=1
 equal "mixed sizes, overlaps, during the initial sync"
 follow
-load --direct=1 --rw=randwrite --bs=4k --io_size=48M --ioengine=io_uring --iodepth=256
+load --direct=1 --rw=randwrite --bs=4k --io_size=$((48 / BF_SLOW))M --ioengine=io_uring --iodepth=256
 equal "io_uring, depth 256"
 follow
 load --rw=randwrite --bsrange=512-128k --io_size=64M --end_fsync=1
@@ -52,8 +52,8 @@ blkdiscard "$data" -o 0 -l 64M
 blkdiscard -z "$data" -o 33554432 -l 16M
 load --direct=1 --rw=randtrim --bs=16k --io_size=16M --ioengine=libaio --iodepth=32 --norandommap=1
 equal "discards and zeroes"
-follow 300
-load --direct=1 --rw=randwrite --bs=16k --io_size=96M --ioengine=libaio --iodepth=64
+follow $((300 * BF_SLOW * BF_SLOW * BF_SLOW)) # slower than the disk, so that 16 MiB of ring are too little
+load --direct=1 --rw=randwrite --bs=16k --io_size=$((96 / BF_SLOW))M --ioengine=libaio --iodepth=64
 equal "a slow consumer, overflow and back"
 follow
 mkfs.ext4 -q "$data"
