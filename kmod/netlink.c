@@ -35,7 +35,10 @@ static struct nlattr *bf_attr(struct genl_info *info, u16 attr)
 	return info->attrs[attr];
 }
 
-/* Who may talk to us at all: root in the initial user namespace. */
+/*
+ * Who may talk to us at all: every command asks.  CAP_SYS_ADMIN alone decides, as
+ * for the rings; GENL_ADMIN_PERM would ask for CAP_NET_ADMIN besides.
+ */
 static int bf_allowed(struct sk_buff *skb, struct netlink_ext_ack *extack)
 {
 	if (netlink_capable(skb, CAP_SYS_ADMIN))
@@ -270,17 +273,16 @@ static int bf_do_cut(struct sk_buff *skb, struct genl_info *info)
 }
 
 static const struct genl_small_ops bf_ops[] = {
-	{ .cmd = BLKFERRY_CMD_INFO, .flags = GENL_ADMIN_PERM, .doit = bf_do_info },
-	{ .cmd = BLKFERRY_CMD_SEQ_FLOOR, .flags = GENL_ADMIN_PERM, .doit = bf_do_seq_floor },
-	{ .cmd = BLKFERRY_CMD_ATTACH, .flags = GENL_ADMIN_PERM, .doit = bf_do_attach },
-	{ .cmd = BLKFERRY_CMD_DETACH, .flags = GENL_ADMIN_PERM, .doit = bf_do_detach },
-	{ .cmd = BLKFERRY_CMD_DISK_GET, .flags = GENL_ADMIN_PERM, .doit = bf_do_disk_get,
-	  .dumpit = bf_dump_disk_get },
-	{ .cmd = BLKFERRY_CMD_RESYNC_BEGIN, .flags = GENL_ADMIN_PERM, .doit = bf_do_resync },
-	{ .cmd = BLKFERRY_CMD_RESYNC_CLEAR, .flags = GENL_ADMIN_PERM, .doit = bf_do_resync },
-	{ .cmd = BLKFERRY_CMD_RESYNC_END, .flags = GENL_ADMIN_PERM, .doit = bf_do_resync },
-	{ .cmd = BLKFERRY_CMD_MARK_DIRTY, .flags = GENL_ADMIN_PERM, .doit = bf_do_resync },
-	{ .cmd = BLKFERRY_CMD_CUT, .flags = GENL_ADMIN_PERM, .doit = bf_do_cut },
+	{ .cmd = BLKFERRY_CMD_INFO, .doit = bf_do_info },
+	{ .cmd = BLKFERRY_CMD_SEQ_FLOOR, .doit = bf_do_seq_floor },
+	{ .cmd = BLKFERRY_CMD_ATTACH, .doit = bf_do_attach },
+	{ .cmd = BLKFERRY_CMD_DETACH, .doit = bf_do_detach },
+	{ .cmd = BLKFERRY_CMD_DISK_GET, .doit = bf_do_disk_get, .dumpit = bf_dump_disk_get },
+	{ .cmd = BLKFERRY_CMD_RESYNC_BEGIN, .doit = bf_do_resync },
+	{ .cmd = BLKFERRY_CMD_RESYNC_CLEAR, .doit = bf_do_resync },
+	{ .cmd = BLKFERRY_CMD_RESYNC_END, .doit = bf_do_resync },
+	{ .cmd = BLKFERRY_CMD_MARK_DIRTY, .doit = bf_do_resync },
+	{ .cmd = BLKFERRY_CMD_CUT, .doit = bf_do_cut },
 };
 
 static const struct genl_multicast_group bf_groups[] = {
