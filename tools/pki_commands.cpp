@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cerrno>
+
+#include <fcntl.h>
+#include <pwd.h>
+#include <unistd.h>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/fd.hpp"
 #include "tls/pki.hpp"
 #include "tools/commands.hpp"
 #include "tools/human.hpp"
@@ -37,6 +44,19 @@ Exit print_certificates(const Global& global, const std::vector<pki::Listed>& li
     return Exit::ok;
 }
 
+/// A key that root makes belongs to the daemon that will read it, where its user exists: the packages make these users.
+Result<void> hand_over(const std::filesystem::path& key, tls::Role role) {
+    if (key.empty() || ::geteuid() != 0)
+        return {};
+    const passwd* user = ::getpwnam(role == tls::Role::server ? "blkferry" : "blkferry-agent");
+    if (user == nullptr)
+        return {};
+    BLKFERRY_TRY_ASSIGN(const Fd file, open_file(key, O_RDONLY | O_NOFOLLOW));
+    if (::fchown(file.get(), user->pw_uid, user->pw_gid) != 0)
+        return fail_errno(errno, fmt::format("give {} to {}", key.string(), user->pw_name));
+    return {};
+}
+
 }  // namespace
 
 Exit run(const Global& global, const PkiInitOptions& options) {
@@ -63,6 +83,8 @@ Exit run(const Global& global, const PkiIssueOptions& options) {
                             : pki::sign_request(options.dir, options.request, *role, options.name, options.days, options.out);
     if (!issued)
         return report(global, issued.error());
+    if (const auto handed = hand_over(issued->key, *role); !handed)
+        return report(global, handed.error());
     if (global.json) {
         print_json(Json{{"ok", true}, {"cert", issued->cert.string()}, {"key", issued->key.string()},
                         {"serial", issued->serial}, {"not_after_ms", to_ms(issued->not_after)}});

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -30,6 +31,8 @@ using netlink::Attrs;
 namespace {
 
 constexpr int receive_seconds_max = 60;  // beyond every bounded wait of the module
+constexpr int udev_tries_max = 500;
+constexpr long udev_pause_ns = 10'000'000;
 
 struct NlSockFree {
     void operator()(nl_sock* s) const noexcept { nl_socket_free(s); }
@@ -54,6 +57,18 @@ Result<NlSock> open_socket() {
     if (const int r = genl_connect(s.get()); r < 0)
         return fail_nl(r, "cannot connect to generic netlink");
     return s;
+}
+
+/// Opens the node of a ring that was just made. An agent that is not root may open it once udev gave it to the agent's user,
+/// which is a matter of milliseconds after the node appeared: until then open(2) is repeated, for five seconds at most.
+Result<Fd> open_node(const std::string& path) {
+    auto fd = open_file(path, O_RDWR);
+    for (int i = 0; i < udev_tries_max && !fd && fd.error().sys_errno == EACCES && ::geteuid() != 0; ++i) {
+        const timespec pause{0, udev_pause_ns};
+        ::nanosleep(&pause, nullptr);
+        fd = open_file(path, O_RDWR);
+    }
+    return fd;
 }
 
 /// One received datagram; null data and ok: not from the kernel, look again.
@@ -264,7 +279,7 @@ Result<RingMemory> NetlinkTracker::open_ring(std::uint32_t disk) {
     const std::string path = fmt::format("/dev/blkferry/{}", disk);
     BLKFERRY_TRY_ASSIGN(const DiskInfo info, disk_get(disk));
     RingMemory ring;
-    BLKFERRY_TRY_ASSIGN(ring.poll, open_file(path, O_RDWR));
+    BLKFERRY_TRY_ASSIGN(ring.poll, open_node(path));
     const int fd = ring.poll.get();
     const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
     BLKFERRY_TRY_ASSIGN(ring.ctl, Mapping::map(fd, page, PROT_READ, BLKFERRY_MMAP_OFFSET(BLKFERRY_REGION_CTL), path));

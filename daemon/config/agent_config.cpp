@@ -26,7 +26,7 @@ const std::vector<Key<A>> schema = {
      "Name that the server's certificate must carry; empty: any server of this CA.", Unit::none, {}, Rule::optional_name},
     {"state_dir", &A::state_dir, "\"/var/lib/blkferry/agent\"", "", false,
      "Where the agent keeps the identities of source and disks. No data of disks is stored there."},
-    {"control_socket", &A::control_socket, "\"/run/blkferry/agent.sock\"", "", false,
+    {"control_socket", &A::control_socket, "\"/run/blkferry/agent/control.sock\"", "", false,
      "Local socket on which `blkferry` asks the agent."},
     {"bandwidth", &A::bandwidth, "\"0\"", "", true,
      "Most that goes over the wire, TLS included: \"20mbit\", \"512kbit\", \"2mbyte\" (decimal); \"0\" = unlimited.",

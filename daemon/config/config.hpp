@@ -16,8 +16,8 @@ namespace blkferry::config {
 
 inline constexpr const char* agent_file = "/etc/blkferry/agent.toml";
 inline constexpr const char* server_file = "/etc/blkferry/server.toml";
-inline constexpr const char* agent_socket = "/run/blkferry/agent.sock";
-inline constexpr const char* server_socket = "/run/blkferry/server.sock";
+inline constexpr const char* agent_socket = "/run/blkferry/agent/control.sock";
+inline constexpr const char* server_socket = "/run/blkferry/server/control.sock";
 inline constexpr std::uint16_t default_port = 1500;
 
 enum class Compression : std::uint8_t { none, lz4, zstd };

@@ -27,7 +27,7 @@ const std::vector<Key<S>> schema = {
     {"manifest_key", &S::manifest_key, "\"\"", "", false,
      "Private key that signs manifests of recovery points (PEM, Ed25519 or EC P-256; refused if group or others have any right on "
      "the file). A store keeps the key with which it began. Empty: the store makes a key of its own, keys/manifest.pem in it."},
-    {"control_socket", &S::control_socket, "\"/run/blkferry/server.sock\"", "", false,
+    {"control_socket", &S::control_socket, "\"/run/blkferry/server/control.sock\"", "", false,
      "Local socket on which `blkferry` asks the server."},
     {"snapshot_engine", &S::snapshot_engine, "\"auto\"", "", false,
      "How a chunk is cloned for a recovery point: reflink (XFS, btrfs), copy (anywhere), or auto: the best that the store can."},

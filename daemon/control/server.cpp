@@ -28,6 +28,8 @@ constexpr int backlog = 16;
 
 /// An exclusive lock beside the socket tells a stale socket from a live one.
 Result<Fd> take_lock(const std::filesystem::path& path) {
+    std::error_code ignored;  // the folder is often there already; if it cannot be made, open(2) tells why
+    std::filesystem::create_directories(path.parent_path(), ignored);
     BLKFERRY_TRY_ASSIGN(Fd lock, open_file(path.string() + ".lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
     if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno == EWOULDBLOCK)

@@ -28,7 +28,11 @@ struct Loaded {
 
 // The mode is checked on the opened file, so it cannot change between check and use.
 Result<std::string> read_secret(const std::filesystem::path& path) {
-    BLKFERRY_TRY_ASSIGN(const Fd file, open_file(path, O_RDONLY));
+    auto opened = open_file(path, O_RDONLY);
+    if (!opened && opened.error().sys_errno == EACCES)
+        return fail(Errc::denied, fmt::format("{}: this process (user {}) may not read the private key: chown it to that user",
+                                              path.string(), ::geteuid()));
+    BLKFERRY_TRY_ASSIGN(const Fd file, std::move(opened));
     struct stat st {};
     if (::fstat(file.get(), &st) != 0)
         return fail_errno(errno, path.string());

@@ -345,7 +345,8 @@ BOOST_AUTO_TEST_CASE(a_stale_socket_is_replaced_and_a_live_one_is_not) {
     BOOST_TEST(!ControlServer::create(*f.loop, f.dir / "file"));
     BOOST_TEST(std::filesystem::exists(f.dir / "file"));
     BOOST_TEST(!ControlServer::create(*f.loop, f.dir / std::string(120, 'x')));
-    BOOST_TEST(!ControlServer::create(*f.loop, f.dir / "none" / "a.sock"));
+    BOOST_TEST(!ControlServer::create(*f.loop, f.dir / "file" / "a.sock"));
+    BOOST_TEST(ControlServer::create(*f.loop, f.dir / "made" / "a.sock").has_value());
 }
 
 BOOST_AUTO_TEST_CASE(shutting_down_answers_what_is_owed) {

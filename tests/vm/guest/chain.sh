@@ -8,7 +8,7 @@ agent_setup() {
 	# What the agent said is the first thing to read when the case fails.
 	trap 'bf_status=$?; [ "$bf_status" = 0 ] || tail -n 60 /tmp/agent.log; exit "$bf_status"' EXIT
 	insmod /opt/blkferry/blkferry.ko
-	mkdir -p /etc/blkferry /run/blkferry /var/lib/blkferry/agent
+	mkdir -p /etc/blkferry /var/lib/blkferry/agent
 	printf '%s' "$BF_CA" | base64 -d >/etc/blkferry/ca.pem
 	printf '%s' "$BF_CERT" | base64 -d >/etc/blkferry/cert.pem
 	(umask 077 && printf '%s' "$BF_KEY" | base64 -d >/etc/blkferry/key.pem)
