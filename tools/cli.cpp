@@ -28,6 +28,7 @@ public:
         add_server();
         add_pki();
         add_config();
+        add_completion();
     }
     CLI::App& app() { return app_; }
 
@@ -142,6 +143,11 @@ private:
         part(add(*group, config_default_, "default", "Print a file with every key and its default"), config_default_.part);
     }
 
+    void add_completion() {
+        CLI::App* c = add(app_, completion_, "completion", "Print the completions for a shell");
+        c->add_option("SHELL", completion_.shell, "bash, zsh or fish")->required()->type_name("")->check(CLI::IsMember({"bash", "zsh", "fish"}).description(""));
+    }
+
     Parsed& parsed_;
     CLI::App app_;
     StatusOptions status_;
@@ -161,9 +167,34 @@ private:
     PkiListOptions pki_list_;
     ConfigCheckOptions config_check_;
     ConfigDefaultOptions config_default_;
+    CompletionOptions completion_;
 };
 
 }  // namespace
+
+namespace {
+
+CommandWord describe(const CLI::App& app) {
+    CommandWord out{app.get_name(), app.get_description(), {}, {}, {}};
+    for (const CLI::Option* option : app.get_options()) {
+        if (option->nonpositional())
+            out.options.push_back({"--" + option->get_lnames().front(),
+                                   option->get_items_expected_max() == 0 ? std::string() : option->get_type_name(),
+                                   option->get_description()});
+        else
+            out.arguments.push_back(option->get_name());
+    }
+    for (const CLI::App* command : app.get_subcommands({}))
+        out.commands.push_back(describe(*command));
+    return out;
+}
+
+}  // namespace
+
+CommandWord command_tree() {
+    Parsed unused;
+    return describe(Tree(unused).app());
+}
 
 Parsed parse_command_line(int argc, const char* const* argv) {
     Parsed parsed;

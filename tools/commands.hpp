@@ -23,5 +23,6 @@ namespace blkferry::tools {
 [[nodiscard]] Exit run(const Global& global, const PkiListOptions& options);
 [[nodiscard]] Exit run(const Global& global, const ConfigCheckOptions& options);
 [[nodiscard]] Exit run(const Global& global, const ConfigDefaultOptions& options);
+[[nodiscard]] Exit run(const Global& global, const CompletionOptions& options);
 
 }  // namespace blkferry::tools

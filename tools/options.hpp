@@ -75,10 +75,14 @@ struct ConfigCheckOptions {
 struct ConfigDefaultOptions {
     std::string part;
 };
+struct CompletionOptions {
+    std::string shell;  ///< bash, zsh or fish
+};
 
 using Command = std::variant<StatusOptions, DisksOptions, ProtectOptions, UnprotectOptions, MarkOptions, ThrottleOptions,
                              PointsOptions, DeleteOptions, VerifyOptions, ExportOptions, ServerStatusOptions, PkiInitOptions,
-                             PkiIssueOptions, PkiRevokeOptions, PkiListOptions, ConfigCheckOptions, ConfigDefaultOptions>;
+                             PkiIssueOptions, PkiRevokeOptions, PkiListOptions, ConfigCheckOptions, ConfigDefaultOptions,
+                             CompletionOptions>;
 
 /// What holds for every command.
 struct Global {

@@ -74,7 +74,8 @@ const std::vector<std::vector<std::string>>& all_commands() {
     static const std::vector<std::vector<std::string>> commands = {
         {"status"}, {"disks"},  {"protect"}, {"unprotect"},        {"throttle"},       {"mark"},
         {"points"}, {"delete"}, {"verify"},  {"export"},           {"server", "status"}, {"pki", "init"},
-        {"pki", "issue"}, {"pki", "revoke"}, {"pki", "list"}, {"config", "check"}, {"config", "default"}};
+        {"pki", "issue"}, {"pki", "revoke"}, {"pki", "list"}, {"config", "check"}, {"config", "default"},
+        {"completion"}};
     return commands;
 }
 
