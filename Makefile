@@ -25,6 +25,10 @@ kmod: deps  ## build one module: make kmod KDIR=/lib/modules/VERSION/build
 	@test -n "$(KDIR)" || { echo "make kmod: say for which kernel: KDIR=/lib/modules/VERSION/build" >&2; exit 2; }
 	@$(MAKE) -C kmod KDIR="$(KDIR)"
 
+.PHONY: deb
+deb: all  ## Debian packages into build/deb/
+	@packaging/build-deb $(B)
+
 PREFIX ?= /usr/local
 .PHONY: install
 install: all  ## install programs and manual pages: make install [PREFIX=/usr/local] [DESTDIR=]
@@ -56,6 +60,10 @@ test-faults: deps  ## the fault suite at length (hours): make test-faults SCALE=
 .PHONY: test-vm
 test-vm: deps  ## guests with the real module: make test-vm KERNEL=name|package|image CASES=pattern (or KERNELS="6.1 6.12")
 	@KERNELS="$(or $(KERNEL),$(KERNELS))" CASES="$(CASES)" python3 tests/suites.py kmod vm
+
+.PHONY: test-packages
+test-packages: deps  ## the packages installed, booted, upgraded and purged in a Debian guest (long)
+	@python3 tests/suites.py packages installed
 
 .PHONY: debug-kernel
 debug-kernel: deps  ## build a kernel with sanitizers for guests (long): make debug-kernel VARIANT=kasan|kcsan

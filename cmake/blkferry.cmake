@@ -23,6 +23,7 @@ target_compile_options(blkferry_flags INTERFACE
   -Wall -Wextra -Werror -Wshadow -Wconversion -Wsign-conversion -Wcast-align -Wundef -Wvla
   $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor -Woverloaded-virtual -Wold-style-cast -Wswitch-enum>
   -fno-omit-frame-pointer -fstack-protector-strong)
+target_link_options(blkferry_flags INTERFACE -Wl,-z,relro,-z,now)
 target_include_directories(blkferry_flags INTERFACE ${CMAKE_SOURCE_DIR}/daemon)
 target_include_directories(blkferry_flags SYSTEM INTERFACE ${CMAKE_SOURCE_DIR}/kmod/uapi)
 target_compile_definitions(blkferry_flags INTERFACE _FILE_OFFSET_BITS=64 BLKFERRY_VERSION="${PROJECT_VERSION}")

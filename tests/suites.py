@@ -203,8 +203,38 @@ def suite_fuzz():
     yield "fuzz slice", "passed" if status == 0 else "failed", tail(output)
 
 
+def rows_of(command, timeout_s):
+    """Rows that a program of tests prints itself: "passed: name", "failed: name: reason"."""
+    status, output = run(command, timeout_s=timeout_s)
+    rows = re.findall(r"^(passed|failed|skipped): (.*)$", output, re.MULTILINE)
+    for outcome, text in rows:
+        yield text, outcome, ""
+    if status != 0 or not rows:
+        print(tail(output, 80), flush=True)
+        if not any(outcome == "failed" for outcome, _ in rows):
+            yield f"{command[0]}: status {status}, {len(rows)} results", "failed", ""
+
+
+def suite_packages():
+    """Debian packages: built, lintian-clean, complete; units sandboxed; configuration files and completions sound."""
+    failure = build("build")
+    if failure:
+        yield failure
+        return
+    yield from rows_of(["tests/packages/built"], timeout_s=900)
+
+
+def suite_installed():
+    """The packages in a Debian root: installed, booted, upgraded, purged. Long; `make test-packages` runs it."""
+    yield from rows_of(["tests/packages/installed"], timeout_s=7200)
+
+
 SUITES = {name.removeprefix("suite_"): function for name, function in list(globals().items())
           if name.startswith("suite_")}
+
+
+# Run by their names only.
+LONG = {"installed"}
 
 
 def main(names):
@@ -214,7 +244,7 @@ def main(names):
         return 2
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     problems = []
-    for name in names or SUITES:
+    for name in names or [n for n in SUITES if n not in LONG]:
         begin = time.monotonic()
         print(f"== {name}: {SUITES[name].__doc__}", flush=True)
         for row, outcome, detail in SUITES[name]():
