@@ -52,6 +52,16 @@ std::string human_ms(std::uint64_t ms) {
     return fmt::format("{} d {:02} h", s / 86400, s % 86400 / 3600);
 }
 
+std::string human_ns(std::uint64_t ns) {
+    if (ns < 1000)
+        return fmt::format("{} ns", ns);
+    if (ns < 1'000'000)
+        return fmt::format("{}.{} us", ns / 1000, ns % 1000 / 100);
+    if (ns < 1'000'000'000)
+        return fmt::format("{}.{} ms", ns / 1'000'000, ns % 1'000'000 / 100'000);
+    return human_ms(ns / 1'000'000);
+}
+
 std::string human_time(std::uint64_t ms_since_1970) {
     const auto seconds = static_cast<std::time_t>(ms_since_1970 / 1000);
     std::tm tm{};

@@ -15,6 +15,8 @@ namespace blkferry::tools {
 [[nodiscard]] std::string human_rate(std::uint64_t bytes_per_second);
 /// "350 ms", "2.4 s", "3 min 20 s", "2 h 05 min", "3 d 04 h".
 [[nodiscard]] std::string human_ms(std::uint64_t ms);
+/// "850 ns", "12.3 us", "4.5 ms", then as human_ms().
+[[nodiscard]] std::string human_ns(std::uint64_t ns);
 /// UTC, "2026-11-21 02:40:00".
 [[nodiscard]] std::string human_time(std::uint64_t ms_since_1970);
 /// Percent with one digit, rounded down: 100.0 only if done == total and nothing is left elsewhere (`complete`).

@@ -68,6 +68,26 @@ std::string disk_rows(const Json& status) {
     return out;
 }
 
+/// What the module added to a write, of the disk and path where the longest was seen; empty if nothing was measured.
+std::string latency_text(const Json& status) {
+    const Json* worst = nullptr;
+    std::string name;
+    for (const Json& disk : part(status, "disks")) {
+        const Json& latency = part(disk, "latency");
+        for (const char* path : {"submit", "submit_bitmap"}) {
+            const Json& set = part(latency, path);
+            if (number(set, "samples") == 0 || (worst != nullptr && number(set, "max_ns") <= number(*worst, "max_ns")))
+                continue;
+            worst = &set;
+            name = printable(text(disk, "name"));
+        }
+    }
+    if (worst == nullptr)
+        return {};
+    return fmt::format("p50 {}, p99 {}, max {} added to a write ({})", human_ns(number(*worst, "p50_ns")),
+                       human_ns(number(*worst, "p99_ns")), human_ns(number(*worst, "max_ns")), name);
+}
+
 std::string verify_text(const Json& verify) {
     std::string out;
     if (flag(verify, "running")) {
@@ -133,6 +153,8 @@ std::string status_text(const Json& status, const Eta* eta) {
     line("Rates", fmt::format("capture {}, ship {}, wire {}", human_rate(number(rates, "capture_bytes")),
                               human_rate(number(rates, "ship_bytes")), human_rate(number(rates, "wire_bytes"))));
     line("Throttle", throttle == 0 ? std::string("unlimited") : human_rate(throttle));
+    if (const std::string latency = latency_text(status); !latency.empty())
+        line("Latency", latency);
     if (const Json& verify = part(status, "verify"); !verify.empty())
         line("Verified", verify_text(verify));
     return out + "\n" + disk_rows(status);

@@ -65,6 +65,7 @@ private:
         std::uint64_t gap_since_ns = 0;  ///< monotonic; 0: no gap
         SelfCheck self_check;
         std::uint64_t untracked_bytes = 0;  ///< found by the self-check since it was attached here
+        std::vector<capture::LatencySet> latency;  ///< as last read; empty: not measured
     };
     /// A protected disk that is not.
     struct Missing {
@@ -199,6 +200,7 @@ private:
     std::uint64_t attach_retry_ns_ = 0;
     std::uint64_t self_check_ns_ = 0;  ///< monotonic, of the last one
     bool can_self_check_ = true;       ///< the tracker tells what is in flight
+    std::vector<capture::LatencySet> frozen_;  ///< how long file systems stood frozen, as last read
     Rates rates_;
     SyncProgress sync_;
     bool work_posted_ = false;

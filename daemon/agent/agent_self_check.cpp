@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Once a second the disks' own counters of written sectors against what the module captured.
+// Once a second the disks' own counters of written sectors against what the module captured, and how long it took to do so.
 #include "agent/agent.hpp"
 
 #include <algorithm>
@@ -22,16 +22,19 @@ void Agent::self_check(std::uint64_t now) {
     for (const auto& m : members_)
         if (const auto sectors = read_disk_stat(m->disk.dev))
             own.emplace(m->disk.id, *sectors);
-    if (own.empty())
-        return;
     const auto disks = tracker_->list();
     if (!disks)
         return;  // a module that does not answer is told by the calls that need it
     can_self_check_ = disks->empty() || disks->front().writes.has_value();
+    if (const auto module = tracker_->info(); module && can_self_check_)
+        frozen_ = module->latency;
     for (const auto& m : members_) {
         const auto info = std::ranges::find(*disks, m->disk.id, &capture::DiskInfo::disk);
         const auto sectors = own.find(m->disk.id);
-        if (info == disks->end() || !info->writes || sectors == own.end())
+        if (info == disks->end())
+            continue;
+        m->latency = info->latency;
+        if (!info->writes || sectors == own.end())
             continue;
         const auto missed = m->self_check.feed(sectors->second, *info);
         if (!missed)

@@ -22,6 +22,30 @@ Json progress_json(const SyncProgress::Sum& p) {
     return {{"done_bytes", p.done_bytes}, {"total_bytes", p.total_bytes}};
 }
 
+Json latency_json(const capture::LatencySet& set) {
+    Json buckets = Json::array();
+    for (const auto& [upper_ns, samples] : set.buckets())
+        buckets.push_back({upper_ns, samples});
+    return {{"p50_ns", set.quantile_ns(500)},
+            {"p99_ns", set.quantile_ns(990)},
+            {"max_ns", set.max_ns()},
+            {"samples", set.samples()},
+            {"buckets", std::move(buckets)}};
+}
+
+/// By name; null if the module does not measure.
+Json latency_json(const std::vector<capture::LatencySet>& sets) {
+    if (sets.empty())
+        return nullptr;
+    constexpr std::pair<const char*, blkferry_latency_set> names[] = {
+        {"submit", BLKFERRY_L_SUBMIT}, {"submit_bitmap", BLKFERRY_L_SUBMIT_BITMAP}, {"end", BLKFERRY_L_END}};
+    Json j = Json::object();
+    for (const auto& [name, which] : names)
+        if (which < sets.size())
+            j[name] = latency_json(sets[which]);
+    return j;
+}
+
 /// Average bytes of a captured operation, for what is in the ring and was not looked at yet.
 std::uint64_t mean_op_bytes(const capture::Ring& ring) noexcept {
     const std::uint64_t ops = ring.counter(BLKFERRY_C_OPS);
@@ -138,6 +162,7 @@ Json Agent::disk_status(const Member& m) const {
     for (const auto& [name, which] : names)
         counters[name] = m.disk.ring->counter(which);
     j["counters"] = std::move(counters);
+    j["latency"] = latency_json(m.latency);
     return j;
 }
 
@@ -201,6 +226,7 @@ Json Agent::status() const {
                 {"sessions", session_->sessions()},
                 {"epochs", epochs},
                 {"verify_differing_bytes", verify_differing_}}},
+              {"frozen", frozen_.empty() ? Json(nullptr) : latency_json(frozen_.front())},
               {"verify", verify_status()},
               {"uptime_ms", (loop::Loop::now_ns() - started_ns_) / 1'000'000}};
     if (const auto p = sync_.sum()) {

@@ -44,6 +44,20 @@ public:
             std::memcpy(out.data(), nla_data(p), out.size() * 8);
         return out;
     }
+    /// The histograms, or none if the message has none.
+    std::vector<LatencySet> latency() {
+        const nlattr* p = attrs_[BLKFERRY_A_LATENCY];
+        if (p == nullptr)
+            return {};
+        const std::uint64_t ticks = u64(BLKFERRY_A_TICKS);
+        const std::uint64_t ns = u64(BLKFERRY_A_TICKS_NS);
+        auto sets = parse_latency({static_cast<const std::byte*>(nla_data(p)), static_cast<std::size_t>(nla_len(p))}, ticks, ns);
+        if (!sets) {
+            note(BLKFERRY_A_LATENCY);
+            return {};
+        }
+        return std::move(*sets);
+    }
     DiskState state(blkferry_attr a) {
         const std::uint32_t v = u32(a);
         if (v > BLKFERRY_RING)
@@ -133,6 +147,7 @@ Result<TrackerInfo> parse_info(const Attrs& attrs) {
     info.seq = r.u64(BLKFERRY_A_SEQ);
     info.void_seq = r.u64(BLKFERRY_A_VOID_SEQ);
     info.inflight = r.u32(BLKFERRY_A_INFLIGHT);
+    info.latency = r.latency();
     BLKFERRY_TRY(r.done("ask the module"));
     return info;
 }
@@ -160,6 +175,7 @@ Result<DiskInfo> parse_disk(const Attrs& attrs) {
     d.counters = r.u64s(BLKFERRY_A_COUNTERS);
     if (attrs[BLKFERRY_A_WRITES] != nullptr)
         d.writes = r.u32(BLKFERRY_A_WRITES);
+    d.latency = r.latency();
     BLKFERRY_TRY(r.done("disk"));
     return d;
 }

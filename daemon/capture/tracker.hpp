@@ -11,6 +11,7 @@
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "base/uuid.hpp"
+#include "capture/latency.hpp"
 #include "extent/extent.hpp"
 
 namespace blkferry::capture {
@@ -32,6 +33,7 @@ struct TrackerInfo {
     std::uint64_t seq = 0;        ///< newest number drawn
     std::uint64_t void_seq = 0;   ///< a missing number is void if it is <= this, see Merger::fence()
     std::uint32_t inflight = 0;   ///< entries in the in-flight table
+    std::vector<LatencySet> latency;  ///< one: how long file systems stood frozen for a cut, since load; empty: not told
 };
 
 /// What DISK_GET tells about one attached disk.
@@ -56,6 +58,7 @@ struct DiskInfo {
     std::uint64_t memory = 0;     ///< bytes reserved for the disk
     std::vector<std::uint64_t> counters;  ///< indexed by enum blkferry_counter; may be shorter or longer than ours
     std::optional<std::uint32_t> writes;  ///< in flight, at the same instant as the counters; a producer does not tell
+    std::vector<LatencySet> latency;      ///< indexed by enum blkferry_latency_set, may be shorter or longer; empty: not measured
 
     /// A counter, 0 if the module is too old to have it.
     [[nodiscard]] std::uint64_t counter(std::size_t which) const noexcept { return which < counters.size() ? counters[which] : 0; }

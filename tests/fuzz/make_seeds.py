@@ -66,6 +66,10 @@ def netlink():
     for name in ("GAP_SEQ", "CLOSE_SEQ", "EPOCH_SEQ", "ACTIVE_BLOCKS", "SNAP_BLOCKS", "MEMORY"):
         disk += attr(name, u64(0))
     disk += attr("COUNTERS", bytes(96))
+    sets = b"".join(u64(1 << (n + 12)) + u64(0) * (n + 11) + u64(5) + u64(1) + bytes(8 * (64 - n - 13)) for n in range(3))
+    measured = disk + attr("LATENCY", sets) + attr("TICKS", u64(2400)) + attr("TICKS_NS", u64(1000))
+    no_ratio = disk + attr("LATENCY", sets) + attr("TICKS", u64(0)) + attr("TICKS_NS", u64(1000))
+    cut_set = disk + attr("LATENCY", sets[:-8]) + attr("TICKS", u64(2400)) + attr("TICKS_NS", u64(1000))
     info = genl + attr("ABI", u32(1)) + attr("VERSION", b"0.1.0\0") + attr("LOAD_ID", bytes(range(16))) + attr("SEQ", u64(9))
     info += attr("VOID_SEQ", u64(0)) + attr("INFLIGHT", u32(2))
     event = genl + attr("DISK", u32(1)) + attr("EVENT", u32(1)) + attr("STATE", u32(1)) + attr("FLAGS", u32(1)) + attr("SEQ", u64(5))
@@ -73,6 +77,9 @@ def netlink():
     refused = struct.pack("<i", -22) + struct.pack("<IHHII", 20, 30, 5, 1, 0) + bytes(4) + text
     capped = struct.pack("<i", -16) + struct.pack("<IHHII", 20, 30, 5, 1, 0) + text
     save("netlink", "disk", b"\0" + message(30, 2, disk))
+    save("netlink", "disk_latency", b"\0" + message(30, 2, measured))
+    save("netlink", "disk_latency_no_ratio", b"\0" + message(30, 2, no_ratio))
+    save("netlink", "disk_latency_cut", b"\0" + message(30, 2, cut_set))
     save("netlink", "dump", b"\0" + message(30, 2, disk) + message(30, 2, disk) + message(3, 2, u32(0)))
     save("netlink", "info", b"\0" + message(30, 0, info) + message(2, 0x100, u32(0) + bytes(16)))
     save("netlink", "event", b"\1" + message(30, 0, event))

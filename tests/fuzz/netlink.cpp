@@ -17,14 +17,27 @@ struct Free {
     void operator()(void* p) const noexcept { std::free(p); }
 };
 
+void check_latency(const std::vector<LatencySet>& sets) {
+    BLKFERRY_ASSERT(sets.size() <= latency_sets_max);
+    for (const LatencySet& set : sets) {
+        const std::uint64_t p50 = set.quantile_ns(500);
+        const std::uint64_t p99 = set.quantile_ns(990);
+        BLKFERRY_ASSERT(p50 <= p99 && p99 <= set.quantile_ns(1000) && set.quantile_ns(1000) <= set.max_ns());
+        BLKFERRY_ASSERT(set.buckets().empty() == (set.samples() == 0));
+    }
+}
+
 void check_attrs(const netlink::Attrs& attrs) {
     if (const auto d = netlink::parse_disk(attrs)) {
         BLKFERRY_ASSERT(d->state <= DiskState::ring && d->counters.size() <= 64);
         BLKFERRY_ASSERT(d->name.find('\0') == std::string::npos);
         BLKFERRY_ASSERT(!to_string(d->state).empty());
+        check_latency(d->latency);
     }
-    if (const auto i = netlink::parse_info(attrs))
+    if (const auto i = netlink::parse_info(attrs)) {
         BLKFERRY_ASSERT(i->version.find('\0') == std::string::npos);
+        check_latency(i->latency);
+    }
     if (const auto e = netlink::parse_event(attrs))
         BLKFERRY_ASSERT(e->state <= DiskState::ring && !e->lost);
     (void)netlink::parse_u64(attrs, BLKFERRY_A_SEQ, "fuzz");

@@ -61,9 +61,24 @@ BOOST_AUTO_TEST_CASE(verification_tells_progress_and_last_result) {
     BOOST_TEST(has(status_text(s, nullptr), "failed: cannot read /dev/vda"));
 }
 
+BOOST_AUTO_TEST_CASE(latency_is_that_of_the_worst_disk) {
+    Json s = status("CONTINUOUS", 1, 1, 0);
+    BOOST_TEST(!has(status_text(s, nullptr), "Latency"));
+    s["disks"][0]["latency"] = nullptr;
+    BOOST_TEST(!has(status_text(s, nullptr), "Latency"));
+    const Json none = {{"p50_ns", 0}, {"p99_ns", 0}, {"max_ns", 0}, {"samples", 0}};
+    s["disks"][0]["latency"] = {{"submit", none}, {"submit_bitmap", none}, {"end", none}};
+    BOOST_TEST(!has(status_text(s, nullptr), "Latency"));
+    s["disks"][0]["latency"]["submit"] = {{"p50_ns", 850}, {"p99_ns", 8'191}, {"max_ns", 12'345'678}, {"samples", 4}};
+    s["disks"].push_back({{"name", "vdb"}, {"latency", {{"submit_bitmap", {{"p50_ns", 1}, {"p99_ns", 2}, {"max_ns", 3}, {"samples", 4}}}}}});
+    BOOST_TEST(has(status_text(s, nullptr), "Latency   p50 850 ns, p99 8.1 us, max 12.3 ms added to a write (vda)\n"));
+    s["disks"][1]["latency"]["submit_bitmap"]["max_ns"] = 2'500'000'000;
+    BOOST_TEST(has(status_text(s, nullptr), "max 2.5 s added to a write (vdb)\n"));
+}
+
 BOOST_AUTO_TEST_CASE(any_shape_of_answer_is_survived) {
     for (const char* text : {"{}", "[]", "null", "5", R"({"disks":5,"rates":[],"state":7,"progress":"x"})",
-                             R"({"disks":[1,null,{"slot":"x"}],"lag_ms":"y","backlog_bytes":-1})",
+                             R"({"disks":[1,null,{"slot":"x","latency":[{}]},{"latency":{"submit":7}}],"lag_ms":"y","backlog_bytes":-1})",
                              R"({"sources":[[],{"lag_ms":{}}],"listen":[1],"points":[{"time_ms":18446744073709551615}]})"}) {
         const Json message = Json::parse(text);
         BOOST_TEST(!status_text(message, nullptr).empty());
@@ -102,6 +117,8 @@ BOOST_AUTO_TEST_CASE(numbers) {
     BOOST_TEST(human_ms(200'000) == "3 min 20 s");
     BOOST_TEST(human_ms(7'500'000) == "2 h 05 min");
     BOOST_TEST(human_ms(273'600'000) == "3 d 04 h");
+    BOOST_TEST(human_ns(999) == "999 ns");
+    BOOST_TEST(human_ns(1'050) == "1.0 us");
     BOOST_TEST(human_time(0) == "1970-01-01 00:00:00");
     BOOST_TEST(table({{"A", "B"}, {"xxx", ""}}) == "A    B\nxxx\n");
 }
