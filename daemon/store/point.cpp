@@ -2,6 +2,7 @@
 #include "store/point.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <iterator>
 #include <sys/file.h>
@@ -120,6 +121,7 @@ Result<void> PointStore::publish(const Manifest& manifest) {
     }
     BLKFERRY_TRY_ASSIGN(const std::string text, encode(manifest, signer_));
     BLKFERRY_TRY(files_.write_text_durable(path_of(manifest.name), text));
+    std::erase(leftovers_, path_of(manifest.name));  // a new point in the place of a removed one
     points_.emplace(manifest.name, manifest);
     std::erase_if(damaged_, [&](const Damaged& d) { return d.path == path_of(manifest.name); });
     return {};
@@ -151,15 +153,43 @@ Result<void> PointStore::remove(std::string_view name, std::uint64_t now_ns, con
     }
     const auto lock_path = dir_ / (std::string(name) + std::string(lock_suffix));
     BLKFERRY_TRY_ASSIGN(const std::unique_ptr<File> held, files_.open(lock_path, OpenMode::create));
-    if (held->fd() >= 0 && ::flock(held->fd(), LOCK_EX | LOCK_NB) != 0)
+    const bool locked = held->fd() < 0 || ::flock(held->fd(), LOCK_EX | LOCK_NB) == 0;
+    if (!locked && errno != EWOULDBLOCK)
+        return fail_errno(errno, fmt::format("cannot lock {}", lock_path.string()));
+    if (!locked)
         return fail(Errc::busy, fmt::format("recovery point {} is being read (export, launch or NBD): end that first", name));
     const Manifest& m = it->second;
-    const auto path = path_of(m.name);
-    BLKFERRY_TRY(removed_.append({m.serial, m.serial, m.name, m.hash(), m.parent_hash, now_ns}));
-    points_.erase(it);  // from here on it is gone: load() finishes what an error leaves
-    BLKFERRY_TRY(files_.remove(path));
-    BLKFERRY_TRY(files_.remove(lock_path));
-    return files_.sync_dir(dir_);
+    BLKFERRY_TRY(log_removal({m.serial, m.serial, m.name, m.hash(), m.parent_hash, now_ns}));
+    // From here on it is gone, whatever becomes of its files: load() finishes what an error or a crash leaves.
+    leftovers_.push_back(path_of(m.name));
+    leftovers_.push_back(lock_path);
+    points_.erase(it);
+    clear_leftovers();
+    return {};
+}
+
+/// Once the line is durable the removal has happened. A line that may have become durable although its append failed would let the
+/// next start finish what the user was told has failed: it is taken back, by writing the log anew without it.
+Result<void> PointStore::log_removal(const RemovedPoint& line) {
+    auto logged = removed_.append(line);
+    if (logged || !removed_.doubtful())
+        return logged;
+    if (const auto back = removed_.rewrite(); !back)
+        return fail(logged.error().code, fmt::format("{}; it is not decided whether recovery point {} is removed, because that could not "
+                                                     "be taken back either ({}): ask again, or look after the next start of the server",
+                                                     logged.error().text, line.name, back.error().text));
+    return std::unexpected(std::move(logged).error().with(fmt::format("recovery point {} was not removed", line.name)));
+}
+
+void PointStore::clear_leftovers() {
+    bool removed = false;
+    std::erase_if(leftovers_, [&](const std::filesystem::path& path) {
+        const bool gone = files_.remove(path).has_value();
+        removed = removed || gone;
+        return gone;
+    });
+    if (removed)
+        (void)files_.sync_dir(dir_);  // if it fails the files may be back at the next start, which removes them again
 }
 
 /// Its serial is one that is missing in the chain: the one that its file claims, else the first. If none is missing, the file
@@ -193,11 +223,26 @@ Result<void> PointStore::remove_damaged(std::size_t index, std::uint64_t now_ns,
             line.parent_hash = no_parent;
         else if (after != links.begin() && std::prev(after)->second.last + 1 == serial)
             line.parent_hash = std::prev(after)->second.hash;
-        BLKFERRY_TRY(removed_.append(line));
+        BLKFERRY_TRY(log_removal(line));
     }
-    damaged_.erase(damaged_.begin() + static_cast<std::ptrdiff_t>(index));
+    // Nobody finishes this one: at the next start its file does not say any more that it was removed.
     BLKFERRY_TRY(files_.remove(damaged.path));
-    return files_.sync_dir(dir_);
+    damaged_.erase(damaged_.begin() + static_cast<std::ptrdiff_t>(index));
+    if (auto r = files_.sync_dir(dir_); !r)
+        return fail(r.error().code, fmt::format("{}; it is not decided whether the damaged recovery point {} is removed: look after the "
+                                                "next start of the server", r.error().text, damaged.name));
+    return {};
+}
+
+PointHead PointStore::head() const {
+    const std::scoped_lock guard(lock_);
+    PointHead out;
+    for (const auto& [first, run] : removed_.runs())
+        out = {run.serial, run.hash};
+    for (const auto& [name, m] : points_)
+        if (m.serial > out.serial)
+            out = {m.serial, m.hash()};
+    return out;
 }
 
 Result<Manifest> PointStore::find(std::string_view name) const {

@@ -42,6 +42,8 @@ public:
                                          std::map<std::uint16_t, std::string> digests);
     /// Removes a point (its chunks go with the next collection). Errc::busy while a PointReader holds it. A damaged one is
     /// removed under the name of its file; its place in the chain is closed by what its neighbours (or `head`) know of it.
+    /// All or nothing: without an error it is gone for good; after one it is there and stays, unless the text of the error says that
+    /// it is not decided (the disk failed, and failed again when the removal was taken back): then the next start tells.
     [[nodiscard]] Result<void> remove(std::string_view name, std::uint64_t now_ns, const PointHead& head = {});
 
     [[nodiscard]] Result<Manifest> find(std::string_view name) const;
@@ -52,6 +54,9 @@ public:
     [[nodiscard]] std::vector<Generation> generations(std::uint16_t slot) const;
     /// The newest point at or below a mark: where a journal replay to the mark begins.
     [[nodiscard]] Result<Manifest> nearest(std::uint64_t mark) const;
+
+    /// The newest point that is known: there, or removed.
+    [[nodiscard]] PointHead head() const;
 
     /// Manifests that could not be used when the store was opened. Nobody knows which chunks they need.
     struct Damaged {
@@ -80,6 +85,8 @@ private:
     PointStore(FileSystem& files, std::filesystem::path dir, const Signer* signer);
     [[nodiscard]] Result<void> load(Access access);
     [[nodiscard]] Result<void> remove_damaged(std::size_t index, std::uint64_t now_ns, const PointHead& head);
+    [[nodiscard]] Result<void> log_removal(const RemovedPoint& line);
+    void clear_leftovers();
     [[nodiscard]] Result<Chain> chain() const;
     [[nodiscard]] Result<Manifest> load_one(const std::string& file) const;
     [[nodiscard]] std::filesystem::path path_of(std::string_view name) const;
@@ -90,6 +97,7 @@ private:
     mutable std::mutex lock_;
     std::map<std::string, Manifest, std::less<>> points_;
     std::vector<Damaged> damaged_;
+    std::vector<std::filesystem::path> leftovers_;  ///< files of removed points that the disk would not remove
     RemovedLog removed_;
     std::optional<Error> log_damage_;
 };

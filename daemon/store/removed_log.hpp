@@ -42,13 +42,15 @@ public:
     /// Reads the file; changes nothing. An append that a crash tore leaves a last line that cannot be read: it never was
     /// durable. Any other line that cannot be read is damage().
     [[nodiscard]] Result<void> load();
-    /// Durable when it returns. After an error it may or may not be in the file.
+    /// Durable when it returns. After an error it is not in the file, or doubtful() and then it may be.
     [[nodiscard]] Result<void> append(const RemovedPoint& point);
     /// Writes the whole file anew, durably: what it holds may have been read from memory that never reached the disk (a
     /// sync failed in an earlier life). A damaged file is kept beside it.
     [[nodiscard]] Result<void> rewrite();
     /// Most of the lines can be folded.
     [[nodiscard]] bool wants_rewrite() const noexcept;
+    /// The file may hold something else than runs(): rewrite() makes it what they are.
+    [[nodiscard]] bool doubtful() const noexcept { return doubtful_; }
 
     [[nodiscard]] bool contains(std::uint64_t serial) const noexcept;
     [[nodiscard]] const Runs& runs() const noexcept { return runs_; }

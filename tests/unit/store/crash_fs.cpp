@@ -54,6 +54,7 @@ public:
 
     Result<std::size_t> read(std::span<std::byte> data, std::uint64_t offset) override {
         BLKFERRY_TRY(check_alignment(data, offset));
+        BLKFERRY_TRY(fs_.ask("read", path_));
         const auto& now = inode_->now;
         if (offset >= now.size())
             return 0;
@@ -67,7 +68,15 @@ public:
             BLKFERRY_TRY(check_alignment(part, offset));
             all.insert(all.end(), part.begin(), part.end());
         }
-        BLKFERRY_TRY(begin("write", [&] { put(all, offset); }));
+        if (auto r = begin("write", [&] { put(all, offset); }); !r) {
+            if (r.error().sys_errno == CrashFs::pretend)
+                return {};
+            if (life_ == fs_.life_ && !fs_.dead() && writable_) {
+                all.resize(all.size() / 2 / 512 * 512);
+                put(all, offset);
+            }
+            return r;
+        }
         put(all, offset);
         return {};
     }
@@ -98,8 +107,14 @@ public:
         act();
         return {};
     }
-    Result<std::uint64_t> size() override { return inode_->now.size(); }
-    Result<std::uint64_t> allocated() override { return inode_->now.size(); }
+    Result<std::uint64_t> size() override {
+        BLKFERRY_TRY(fs_.ask("look", path_));
+        return inode_->now.size();
+    }
+    Result<std::uint64_t> allocated() override {
+        BLKFERRY_TRY(fs_.ask("look", path_));
+        return inode_->now.size();
+    }
     Result<std::optional<std::uint64_t>> next_data(std::uint64_t offset) override {
         for (std::uint64_t o = offset; o < inode_->now.size(); o = (o / block_bytes + 1) * block_bytes)
             if (!hole(o / block_bytes))
@@ -195,6 +210,12 @@ Result<void> CrashFs::operation(const char* what, const std::string& path) {
         return fail(Errc::io, fmt::format("power is gone ({} {})", what, path));
     if (operations_ == fail_at_)
         return fail_errno(fail_errno_, fmt::format("cannot {} {}", what, path));
+    return ask(what, path);
+}
+
+Result<void> CrashFs::ask(const char* what, const std::string& path) const {
+    if (const int err = trouble ? trouble(what, path) : 0; err != 0)
+        return fail_errno(err, fmt::format("cannot {} {}", what, path));
     return {};
 }
 
@@ -219,6 +240,8 @@ Result<std::unique_ptr<File>> CrashFs::open(const std::filesystem::path& path, O
     }
     if (it == now_.end())
         return fail_errno(ENOENT, name);
+    if (mode != OpenMode::create)
+        BLKFERRY_TRY(ask("open", name));
     return std::make_unique<CrashFile>(*this, it->second, name, mode != OpenMode::read,
                                        direct_io && caching == store::Caching::direct);
 }
@@ -247,6 +270,7 @@ Result<void> CrashFs::make_dir(const std::filesystem::path&) {
 }
 
 Result<std::vector<std::string>> CrashFs::list(const std::filesystem::path& dir) {
+    BLKFERRY_TRY(ask("list", dir.string()));
     std::vector<std::string> out;
     for (const auto& [name, inode] : now_)
         if (std::filesystem::path(name).parent_path() == dir)
@@ -257,6 +281,8 @@ Result<std::vector<std::string>> CrashFs::list(const std::filesystem::path& dir)
 
 Result<void> CrashFs::sync_dir(const std::filesystem::path& dir) {
     BLKFERRY_TRY(operation("sync folder", dir.string()));
+    if (lie_about_names)
+        return {};
     std::size_t last = pending_.size();
     while (last > 0 && pending_[last - 1].dir != dir.string())
         --last;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "store/file.hpp"
@@ -57,6 +58,14 @@ public:
         ++life_;
     }
 
+    /// Asked before each operation that changes something ("write", "sync", "rename", …) and each that reads ("read", "open",
+    /// "list", "look"): not 0 is the errno with which it fails. A write that fails may have written its first half. `pretend`: it says
+    /// that it is done and did nothing, to see that a test notices.
+    static constexpr int pretend = -1;
+    std::function<int(std::string_view what, const std::string& path)> trouble;
+    /// A sync of a folder says that it is done and did nothing, for the same reason.
+    bool lie_about_names = false;
+
     bool reflinks = true;
     bool direct_io = true;  ///< Caching::direct works
     /// Files have a number as descriptor, for a simulated io_uring: file_of() finds the file that has it open.
@@ -69,6 +78,8 @@ public:
     /// For damage: a file's contents, or nullptr.
     [[nodiscard]] std::vector<std::byte>* contents(const std::filesystem::path& path);
     [[nodiscard]] std::vector<std::string> paths() const;
+    /// Files that are open, if they have descriptors.
+    [[nodiscard]] std::size_t open_files() const noexcept { return open_.size(); }
 
 private:
     friend class CrashFile;
@@ -78,6 +89,7 @@ private:
         std::function<void(Names&)> apply;
     };
     [[nodiscard]] Result<void> operation(const char* what, const std::string& path);
+    [[nodiscard]] Result<void> ask(const char* what, const std::string& path) const;
     void change(const std::string& dir, std::function<void(Names&)> apply);
 
     Names now_;

@@ -101,6 +101,67 @@ BOOST_AUTO_TEST_CASE(a_line_whose_sync_failed_is_not_believed_in_the_next_life) 
     BOOST_TEST(failed > 0U);
 }
 
+// What the user is told is what the next start finds: an error means that the point stays, unless it says otherwise.
+BOOST_AUTO_TEST_CASE(a_removal_that_failed_does_not_happen_later) {
+    std::uint64_t failed = 0;
+    std::uint64_t undecided = 0;
+    for (const int troubles : {1, 2, 100})
+        for (std::uint64_t operation = 1; operation <= 10; ++operation)
+            for (const std::uint64_t seed : {0U, 1U, 2U, 3U}) {
+                BOOST_TEST_CONTEXT("operation " << operation << " troubles " << troubles << " seed " << seed) {
+                    std::mt19937_64 random(seed);
+                    Points p;
+                    p.publish(4);
+                    BOOST_REQUIRE(p.remove(1));
+                    std::uint64_t n = 0;
+                    p.fs.trouble = [&](std::string_view, const std::string&) {
+                        ++n;
+                        return n >= operation && n < operation + static_cast<std::uint64_t>(troubles) ? EIO : 0;
+                    };
+                    const auto r = p.remove(2);
+                    p.fs.trouble = nullptr;
+                    const bool decided = r || r.error().text.find("not decided") == std::string::npos;
+                    failed += r ? 0U : 1U;
+                    undecided += decided ? 0U : 1U;
+                    BOOST_TEST(std::ranges::count(serials(p), 2) == (r ? 0 : 1));
+                    if (seed == 0)
+                        p.fs.process_kill();
+                    else
+                        p.fs.power_cut(random);
+                    p.open();
+                    BOOST_TEST(p.chain() == "");
+                    if (decided)
+                        BOOST_TEST(std::ranges::count(serials(p), 2) == (r ? 0 : 1));
+                }
+            }
+    BOOST_TEST(failed > 0U);
+    BOOST_TEST(undecided > 0U);
+}
+
+// The name may be used again before the file of the removed point is gone.
+BOOST_AUTO_TEST_CASE(a_new_point_in_the_place_of_a_removed_one_stays) {
+    Points p;
+    p.publish(2);
+    p.fs.trouble = [](std::string_view what, const std::string& path) {
+        return what == "remove" && path.ends_with("p2.json") ? EIO : 0;
+    };
+    BOOST_REQUIRE(p.remove(2));
+    p.fs.trouble = nullptr;
+    BOOST_REQUIRE(p.fs.contents("/points/p2.json") != nullptr);
+    Manifest m;
+    m.serial = 3;
+    m.name = "p2";
+    m.source = "web1";
+    m.disks = {{0, Uuid{}, "vda", "", 2048, 512, chunk_bytes_default, 3}};
+    m.parent_hash = p.head.hash;
+    BOOST_REQUIRE(p.store->publish(m).has_value());
+    p.head = {3, m.hash()};
+    BOOST_REQUIRE(p.remove(1));  // clears what was left
+    p.open();
+    BOOST_TEST(p.chain() == "");
+    BOOST_TEST((serials(p) == std::vector<std::uint64_t>{3}));
+}
+
 // One line over several sectors, some of which reached the disk.
 BOOST_AUTO_TEST_CASE(a_torn_line_is_as_if_it_had_not_been_written) {
     for (std::uint64_t operation = 1; operation <= 8; ++operation)
@@ -247,8 +308,9 @@ BOOST_AUTO_TEST_CASE(removing_what_is_damaged_hides_nothing) {
 BOOST_AUTO_TEST_CASE(who_only_looks_changes_nothing) {
     Points p;
     p.publish(3);
-    p.fs.fail_at(5, EIO);  // after the line is durable: the manifest stays
-    BOOST_REQUIRE(!p.remove(2));
+    p.fs.trouble = [](std::string_view what, const std::string&) { return what == "remove" ? EIO : 0; };
+    BOOST_REQUIRE(p.remove(2));  // its line is durable, its manifest stays
+    p.fs.trouble = nullptr;
     p.fs.process_kill();
     const auto paths = p.fs.paths();
     const std::uint64_t operations = p.fs.operations();
