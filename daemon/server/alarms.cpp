@@ -10,6 +10,10 @@ std::vector<Alarm> alarms_of(store::SourceStore& store) {
     if (store.damage())
         out.push_back({"journal-damaged", {}, store.damage()->text,
                        "what follows is dropped (damaged files are kept), all disks are compared with the source again"});
+    if (store.checkpoint_damage())
+        out.push_back({"checkpoint-damaged", {}, store.checkpoint_damage()->text,
+                       "a new one was made from the journal and the recovery points (a damaged file is kept as "
+                       "checkpoint.json.damaged), all disks are compared with the source again"});
     for (const auto& d : store.points().damaged())
         out.push_back({"point-damaged", d.name, d.error.text,
                        fmt::format("what it may need of staging is kept; put a good copy of its file back and restart the "

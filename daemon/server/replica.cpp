@@ -204,6 +204,10 @@ void Replica::detach(const Session& session) {
     welcomed_ = false;
     in_batch_ = false;
     asks_.clear();
+    if (!store_)
+        return;
+    if (const auto r = store_->disconnect(); !r)
+        journal_failed(r.error());
 }
 
 Result<void> Replica::receive(const proto::FrameReader::View& view) {

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "store/checkpoint_rebuild.hpp"
+
 namespace blkferry::store {
 
 namespace {
@@ -45,18 +47,10 @@ Result<void> SourceStore::recover() {
     FileSystem& files = context_.files;
     BLKFERRY_TRY(files.make_dir(dir_));
     BLKFERRY_TRY(files.make_dir(dir_ / "journal"));
-    Checkpoint checkpoint;
-    checkpoint.chunk_bytes = options_.applier.chunk_bytes;
-    auto text = files.read_text(dir_ / "checkpoint.json", checkpoint_bytes_max);
-    if (text) {
-        auto decoded = decode_checkpoint(*text);
-        if (!decoded)
-            return std::unexpected(std::move(decoded).error().with((dir_ / "checkpoint.json").string()));
-        checkpoint = std::move(*decoded);
-        BLKFERRY_TRY(files.sync_dir(dir_));  // a process that died may have renamed it only just now
-    } else if (text.error().code != Errc::not_found) {
-        return std::unexpected(std::move(text).error());
-    }
+    BLKFERRY_TRY_ASSIGN(FoundCheckpoint found,
+                        find_checkpoint(files, dir_, context_.store, context_.signer, options_.applier.chunk_bytes));
+    checkpoint_damage_ = std::move(found.damage);
+    Checkpoint checkpoint = std::move(found.checkpoint);
     table_ = checkpoint.table;
     receiver_ = std::make_unique<Receiver>(table_, checkpoint.batch, checkpoint.mark, checkpoint.mark_time_ns,
                                            checkpoint.consistent);
@@ -100,10 +94,17 @@ Result<void> SourceStore::distrust() {
     for (const auto& [slot, disk] : table_.disks())
         if (disk.present)
             session.disks.push_back(disk.info);
-    BLKFERRY_TRY(table_.begin_session(session));
-    const std::string text = encode(session);
-    BLKFERRY_TRY_ASSIGN(complete_end_, append_text(EntryType::session, text));
+    BLKFERRY_TRY(append_session(session));
     BLKFERRY_TRY(journal_->commit());
+    return {};
+}
+
+/// The table takes it over once it is in the journal.
+Result<void> SourceStore::append_session(const Session& session) {
+    const std::string text = encode(session);
+    BLKFERRY_TRY_ASSIGN(const Position end, append_text(EntryType::session, text));
+    BLKFERRY_TRY(table_.begin_session(session));
+    complete_end_ = end;
     return {};
 }
 
@@ -165,10 +166,7 @@ Result<proto::Welcome> SourceStore::connect(const proto::Hello& hello) {
     proto::Welcome welcome;
     welcome.load_id = table_.load_id;
     const DiskTable before = table_;
-    const std::string text = encode(session);
-    BLKFERRY_TRY_ASSIGN(const Position end, append_text(EntryType::session, text));
-    BLKFERRY_TRY(table_.begin_session(session));
-    complete_end_ = end;
+    BLKFERRY_TRY(append_session(session));
     push_mark();
     BLKFERRY_TRY(append_wanted_points());
     BLKFERRY_TRY_ASSIGN(const Durable now, commit());
@@ -193,6 +191,25 @@ Result<proto::Welcome> SourceStore::connect(const proto::Hello& hello) {
         welcome.disks.push_back(state);
     }
     return welcome;
+}
+
+/// The entry that voids a batch is a SESSION; this one tells the disks as they are and changes nothing else.
+Result<void> SourceStore::disconnect() {
+    if (!receiver_->in_batch())
+        return {};
+    receiver_->reset();
+    Session session;
+    session.session = table_.session;
+    session.source_id = table_.source_id;
+    session.load_id = table_.load_id;
+    session.time_ns = context_.clock.realtime_ns();
+    session.agent_version = "none: connection ended in a batch";
+    for (const auto& [slot, disk] : table_.disks())
+        if (disk.present)
+            session.disks.push_back(disk.info);
+    BLKFERRY_TRY(append_session(session));
+    push_mark();
+    return append_wanted_points();
 }
 
 Result<Receiver::Step> SourceStore::take(const proto::FrameReader::View& frame) {
@@ -368,6 +385,9 @@ Result<void> SourceStore::after_checkpoint() {
     if (context_.catalogue == nullptr)
         return {};
     BLKFERRY_TRY(context_.catalogue->put_checkpoint(name_, applier_->stored(), context_.clock.realtime_ns()));
+    if (catalogue_behind_)
+        BLKFERRY_TRY(context_.catalogue->put_points(name_, points_->list()));
+    catalogue_behind_ = false;
     for (const Manifest& m : applier_->take_published())
         BLKFERRY_TRY(context_.catalogue->put_point(m));
     return {};
@@ -403,8 +423,9 @@ Result<void> SourceStore::remove_point(std::string_view name) {
     BLKFERRY_TRY(applier_->forget_pending());
     BLKFERRY_TRY(points_->remove(name, context_.clock.realtime_ns(),
                                  {applier_->stored().head_serial, applier_->stored().head_hash}));
+    // The point is gone whether its index knows or not.
     if (context_.catalogue != nullptr)
-        BLKFERRY_TRY(context_.catalogue->remove_point(name_, name));
+        catalogue_behind_ = !context_.catalogue->remove_point(name_, name) || catalogue_behind_;
     publish_state();
     return {};
 }

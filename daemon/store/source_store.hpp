@@ -72,7 +72,8 @@ public:
     };
 
     /// Opens or makes the folder: reads the checkpoint, verifies the journal behind it, voids a torn tail or an unfinished
-    /// batch, and is ready for redo by apply_some(). Damage to what was durable is Errc::corrupt.
+    /// batch, and is ready for redo by apply_some(). Damage to what was durable ends in a comparison of all disks: see damage() and
+    /// checkpoint_damage().
     [[nodiscard]] static Result<std::unique_ptr<SourceStore>> open(Context context, std::filesystem::path dir,
                                                                    std::string name, SourceOptions options);
     ~SourceStore();
@@ -83,6 +84,11 @@ public:
     /// that change their disk (Errc::conflict). Journals the session durably (blocking, one fdatasync) and voids an
     /// unfinished batch. Returns WELCOME with session, durable batch and mark, load_id and disks filled in.
     [[nodiscard]] Result<proto::Welcome> connect(const proto::Hello& hello);
+
+    /// The connection ended. An unfinished batch will never be finished: it is voided in the journal (appended, not committed), so
+    /// that a recovery point at the mark before it need not wait for the next connection.
+    [[nodiscard]] Result<void> disconnect();
+    [[nodiscard]] bool in_batch() const noexcept { return receiver_->in_batch(); }
 
     /// One frame of a batch as received: verifies header, order and body, then appends it to the journal. After an error the
     /// connection must end; connect() starts anew. Errc::no_space: disk full or quota.
@@ -131,6 +137,9 @@ public:
     /// What of the journal could not be read when it was opened. Everything from there on was dropped, and every disk has to be
     /// compared with its source. Any thread.
     [[nodiscard]] const std::optional<Error>& damage() const noexcept { return damage_; }
+    /// Why the checkpoint could not be used when it was opened: redo began at the end of the journal, and every disk has to be
+    /// compared with its source. Any thread.
+    [[nodiscard]] const std::optional<Error>& checkpoint_damage() const noexcept { return checkpoint_damage_; }
     /// Why the recovery points found at open are not all that were made and not removed. Not asked for while one is damaged. Any
     /// thread.
     [[nodiscard]] const std::optional<Error>& chain_damage() const noexcept { return chain_damage_; }
@@ -146,6 +155,7 @@ private:
     [[nodiscard]] Result<void> recover();
     [[nodiscard]] Result<void> distrust();
     [[nodiscard]] Result<void> replay(const EntryView& entry);
+    [[nodiscard]] Result<void> append_session(const Session& session);
     [[nodiscard]] Result<Position> append_text(EntryType type, const std::string& text);
     void hand_over(JournalEntry entry);
     [[nodiscard]] Result<void> append_point(const PointEntry& entry);
@@ -174,6 +184,7 @@ private:
     std::deque<Mark> marks_;               ///< complete batches and entries, not committed yet
     std::vector<PointEntry> wanted_points_;
     std::optional<Error> damage_;          ///< fixed when it is open
+    std::optional<Error> checkpoint_damage_;  ///< fixed when it is open
     std::optional<Error> chain_damage_;    ///< fixed when it is open
     Position complete_end_ = 0;            ///< behind the last complete batch or entry
 
@@ -183,6 +194,7 @@ private:
     // worker
     std::unique_ptr<PointStore> points_;
     std::unique_ptr<Applier> applier_;
+    bool catalogue_behind_ = false;        ///< it missed a removal: the next checkpoint tells it all points
 
     // shared
     mutable std::mutex lock_;

@@ -239,6 +239,35 @@ BOOST_AUTO_TEST_CASE(many_batches_are_committed_in_groups) {
     BOOST_TEST(until([](Server& s) { return s.replicas().at("web-1")->report().store.applied_batch == 200; }));
 }
 
+// The agent may be away for long: what it sent up to the last complete batch becomes a point all the same.
+BOOST_AUTO_TEST_CASE(a_connection_that_breaks_inside_of_a_batch_holds_up_no_point) {
+    {
+        Client c = sync("web-1");
+        c.send(Batch{.number = 2, .prev_mark = 0, .mark = 5, .writes = {{.extent = {64, 8}, .fill = std::byte{0x22}}}});
+        BOOST_TEST(c.ack_of(2).mark == 5U);
+        const auto frames = frames_of(Batch{.number = 3, .prev_mark = 5, .mark = 9, .writes = {{.extent = {72, 8}}}});
+        for (std::size_t i = 0; i + 1 < frames.size(); ++i)
+            c.raw(frames[i]);
+        const auto began = [](Server& s) { return s.replicas().at("web-1")->store()->in_batch(); };
+        BOOST_REQUIRE(until(began));
+    }
+    BOOST_REQUIRE(until([](Server& s) { return !s.replicas().at("web-1")->report().connected; }));
+    auto changed = options;
+    changed.point_interval_ns = 1;
+    BOOST_REQUIRE(in_loop([&](Server& s) { return s.reconfigure(changed).has_value(); }));
+    in_loop([](Server& s) { s.replicas().at("web-1")->tick(); });
+    BOOST_TEST(until([](Server& s) { return s.replicas().at("web-1")->report().store.newest_point_mark == 5; }));
+    const auto points = in_loop([](Server& s) { return s.replicas().at("web-1")->store()->points().list(); });
+    BOOST_REQUIRE(points.size() == 1U);
+    const Bytes image = read_point("web-1", points.front().name);
+    BOOST_TEST((image[64 * 512] == std::byte{0x22}));
+    // The batch comes again, whole.
+    Client c = connect("web-1");
+    BOOST_TEST(c.hello(hello_of("web-1")).durable_batch == 2U);
+    c.send(Batch{.number = 3, .prev_mark = 5, .mark = 9, .writes = {{.extent = {72, 8}}}});
+    BOOST_TEST(c.ack_of(3).mark == 9U);
+}
+
 BOOST_AUTO_TEST_CASE(stop_tells_the_agent_and_leaves_nothing_to_redo) {
     Client c = sync("web-1");
     stop();

@@ -66,9 +66,11 @@ private:
     [[nodiscard]] bool step();
     [[nodiscard]] bool send(const ModelBatch& b, std::size_t frames);
     [[nodiscard]] bool send_batch();
+    [[nodiscard]] bool stay_alone();
     [[nodiscard]] bool commit();
     [[nodiscard]] bool write_some(std::size_t leave);
     [[nodiscard]] bool apply(std::uint64_t budget);
+    void take(const ApplyReport& report);
     [[nodiscard]] bool drop_a_point();
     void check_points();
     void acknowledged(const Durable& d);
@@ -176,11 +178,37 @@ bool History::send_batch() {
     if (below(12) == 0) {  // the connection breaks inside of the batch
         if (!send(b, below(b.frames.size())))
             return false;
-        return connect();
+        return stay_alone() && connect();
     }
     if (!send(b, b.frames.size()))
         return false;
     ++sent_;
+    return true;
+}
+
+/// The server may learn that the connection is gone before the next one comes: then a point need not wait for that.
+bool History::stay_alone() {
+    if (below(2) == 0)
+        return true;
+    if (!ok(store_->disconnect()))
+        return false;
+    sent_ = 0;
+    const std::string name = fmt::format("alone-{}", ++names_);
+    if (!ok(store_->request_point(names_, proto::PointKind::crash, name)))
+        return false;
+    const auto d = store_->commit();
+    if (!ok(d))
+        return false;
+    acknowledged(*d);
+    bool answered = false;
+    while (store_->applied() < store_->durable().position) {
+        const auto report = store_->apply_some(UINT64_MAX);
+        if (!ok(report))
+            return false;
+        take(*report);
+        answered = answered || std::ranges::any_of(report->points, [&](const auto& p) { return p.result.name == name; });
+    }
+    BOOST_REQUIRE_MESSAGE(answered, "a point waited for the next connection");
     return true;
 }
 
@@ -235,18 +263,22 @@ bool History::apply(std::uint64_t budget) {
     const auto report = store_->apply_some(budget);
     if (!ok(report))
         return false;
-    for (const auto& e : report->epochs) {
+    take(*report);
+    return true;
+}
+
+void History::take(const ApplyReport& report) {
+    for (const auto& e : report.epochs) {
         BOOST_REQUIRE_MESSAGE(e.ok, e.text);
         model_.epoch_result(e.slot, e.seq0, e.ok);
     }
-    for (const auto& p : report->points) {
+    for (const auto& p : report.points) {
         const auto wanted = expected_.find(p.result.name);
         if (!p.from_server && wanted != expected_.end())
             BOOST_REQUIRE_MESSAGE(p.result.ok == wanted->second, p.result.name + ": " + p.result.text);
         if (p.result.ok)
             published_.insert(p.result.name);
     }
-    return true;
 }
 
 bool History::drop_a_point() {
@@ -255,7 +287,10 @@ bool History::drop_a_point() {
         return true;
     const std::string name = all[below(all.size())].name;
     removed_.insert(name);
-    if (!ok(store_->remove_point(name)))
+    const auto r = store_->remove_point(name);
+    if (!r && !fs_.dead() && r.error().text.find("not decided") == std::string::npos)
+        removed_.erase(name);  // it stays, also over the next start
+    if (!ok(r))
         return false;
     return ok(store_->collect());
 }

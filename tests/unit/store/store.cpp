@@ -175,6 +175,84 @@ BOOST_AUTO_TEST_CASE(a_damaged_journal_makes_every_disk_be_compared_and_keeps_th
     }
 }
 
+namespace {
+enum class Harm : std::uint8_t { bit, cut, gone };
+void harm(const std::filesystem::path& file, Harm how) {
+    if (how == Harm::gone) {
+        std::filesystem::remove(file);
+    } else if (how == Harm::cut) {
+        std::filesystem::resize_file(file, std::filesystem::file_size(file) / 2);
+    } else {
+        std::fstream f(file, std::ios::in | std::ios::out | std::ios::binary);
+        f.seekp(100);
+        f.put('\x01');
+    }
+}
+}  // namespace
+
+// The journal says how far the source had come, the points where generations are; all else is compared with the source.
+BOOST_AUTO_TEST_CASE(a_damaged_or_lost_checkpoint_is_made_anew) {
+    for (const Harm how : {Harm::bit, Harm::cut, Harm::gone}) {
+        for (const bool journal_too : {false, true}) {
+            BOOST_TEST_CONTEXT("harm " << static_cast<int>(how) << " journal too " << journal_too) {
+                const Folder folder;
+                const SystemClock clock;
+                const auto dir = folder.path / "store";
+                const auto source_dir = Store::source_dir(dir, "web1");
+                Model model(7, 2, 3000);
+                const Uuid load = model.hello().load_id;
+                std::vector<Bytes> first;
+                Durable before;
+                {
+                    auto opened = Store::open(dir, clock, options()).value();
+                    auto source = opened->open_source("web1").value();
+                    first = fill(*source, model, "first");
+                    BOOST_REQUIRE(source->checkpoint().has_value());
+                    (void)fill(*source, model, "second");
+                    before = source->durable();
+                }
+                harm(source_dir / "checkpoint.json", how);
+                if (journal_too)
+                    std::filesystem::remove_all(source_dir / "journal");
+                auto opened = Store::open(dir, clock, options()).value();
+                auto source = opened->open_source("web1").value();
+                BOOST_REQUIRE(source->checkpoint_damage());
+                BOOST_TEST(source->checkpoint_damage()->text.find("checkpoint.json") != std::string::npos);
+                BOOST_TEST(std::filesystem::exists(source_dir / "checkpoint.json.damaged") == (how != Harm::gone));
+                BOOST_TEST(source->durable().batch == before.batch);
+                BOOST_TEST(source->durable().mark == before.mark);
+                BOOST_TEST(!source->chain_damage());
+                BOOST_TEST(source->points().list().size() == 2U);
+                const auto welcome = source->connect(model.hello());
+                BOOST_REQUIRE_MESSAGE(welcome, (welcome ? "" : welcome.error().text));
+                BOOST_TEST((welcome->load_id != load));
+                for (const proto::DiskState& d : welcome->disks) {
+                    BOOST_TEST(d.known);
+                    BOOST_TEST(!d.synced);
+                    BOOST_TEST(d.epoch_seq == 0u);
+                }
+                // Replication goes on into generations that no point sees.
+                for (std::size_t i = 0; i < model.disks(); ++i)
+                    model.lose_tracking(i);
+                (void)fill(*source, model, "third");
+                const auto disks = source->points().find("first")->disks;
+                for (std::size_t i = 0; i < disks.size(); ++i) {
+                    const auto reader = PointReader::open(source_dir, "first", disks[i].slot, &opened->signer()).value();
+                    Bytes content(reader->bytes());
+                    BOOST_REQUIRE(reader->read(0, content).has_value());
+                    BOOST_TEST((content == first[i]));
+                }
+                source = nullptr;
+                auto again = opened->open_source("web1");
+                BOOST_REQUIRE_MESSAGE(again, (again ? "" : again.error().text));
+                source = std::move(*again);
+                BOOST_TEST(!source->checkpoint_damage());
+                BOOST_TEST(source->points().list().size() == 3U);
+            }
+        }
+    }
+}
+
 BOOST_AUTO_TEST_CASE(another_machine_and_a_moved_disk_are_refused) {
     const Folder folder;
     const SystemClock clock;
