@@ -323,16 +323,11 @@ Result<void> Agent::on_welcome(const proto::Welcome& w) {
         if (it == w.disks.end())
             return fail(Errc::invalid, fmt::format("WELCOME does not tell about disk {}", m->disk.name));
         const DiskPlan plan = plan_disk({it->known, same_load, it->attach_id, m->disk.geometry().attach_id,
-                                         m->disk.record.sync_attach, went_back});
+                                         it->synced || it->epoch_seq != 0, went_back});
         plans.push_back({m->resync.get(), {plan, it->known}});
         log_.info("disk={} event=plan plan={} known={} synced={} epoch_seq={}", m->disk.name,
                   plan == DiskPlan::carry_on ? "carry-on" : plan == DiskPlan::whole_initial ? "initial" : "rescan",
                   it->known, it->synced, it->epoch_seq);
-        // The replica is not synced although the maps say that nothing is missing: an epoch ended badly unseen.
-        const auto st = m->disk.ring->status();
-        if (plan == DiskPlan::carry_on && !it->synced && it->epoch_seq == 0 && st.state == capture::DiskState::ring &&
-            st.gap_seq == 0)
-            BLKFERRY_TRY(m->resync->demand_rescan("the server's replica is not in step"));
     }
     std::uint64_t from = w.durable_mark;
     if (skip) {

@@ -6,11 +6,10 @@ namespace blkferry::agent {
 DiskPlan plan_disk(const PlanFacts& f) noexcept {
     if (!f.known)
         return DiskPlan::whole_initial;
-    if (f.went_back)
-        return DiskPlan::whole_rescan;
-    if (f.owed == f.attach && !f.owed.is_nil())
-        return DiskPlan::carry_on;  // begun before: the snapshot map holds what is left of it
-    return f.same_load && f.server_attach == f.attach ? DiskPlan::carry_on : DiskPlan::whole_rescan;
+    // A sync that was begun goes on only where the server has its epoch: the maps hold what is left of it, and what they do not hold
+    // any more may be gone from a server that forgot (its journal or checkpoint was damaged).
+    const bool follows = f.same_load && f.server_attach == f.attach && f.in_step && !f.went_back;
+    return follows ? DiskPlan::carry_on : DiskPlan::whole_rescan;
 }
 
 }  // namespace blkferry::agent

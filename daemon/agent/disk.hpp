@@ -32,7 +32,7 @@ struct Disk {
 enum class DiskPlan : std::uint8_t {
     carry_on,       ///< the replica follows this tracking session: the maps say what is missing
     whole_initial,  ///< the server has nothing of the disk
-    whole_rescan,   ///< the server's replica is of another tracking session, or one of the two went back in time
+    whole_rescan,   ///< the server's replica is of another tracking session or not in step, or one of the two went back in time
 };
 
 struct PlanFacts {
@@ -40,7 +40,7 @@ struct PlanFacts {
     bool same_load = false;       ///< server's marks count in this module session
     Uuid server_attach;           ///< tracking session the replica follows
     Uuid attach;                  ///< tracking session now
-    Uuid owed;                    ///< tracking session in which a sync of the whole disk was begun and not finished
+    bool in_step = false;         ///< server: the replica is synced, or an epoch is open (or its result is on its way)
     bool went_back = false;       ///< the server lost what it had acknowledged, or the module's counter is behind the server's mark
 };
 [[nodiscard]] DiskPlan plan_disk(const PlanFacts& facts) noexcept;
