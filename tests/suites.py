@@ -130,8 +130,12 @@ def suite_sim():
         yield failure
         return
     program = "build/tests/blkferry-sim"
-    for lie, said in (("lose-sync", "was durable, now it is"), ("wrong-payload", "differs from the source")):
-        status, output = run([program, "--seeds", "1", "200", "--mutation", lie], timeout_s=300)
+    lies = (("lose-sync", "was durable, now it is"), ("wrong-payload", "differs from the source"), ("assume-clean", "differs from"),
+            ("lose-discard", "differs from the source"), ("lie-about-write", "differs from the source"), ("lose-names", ""),
+            ("hide-rot", "differs from the source"), ("write-in-freeze", "frozen file systems"), ("dead-link", "did not come within"),
+            ("leak-file", "files are open"), ("leak-memory", "bytes are taken"), ("orphan", "is left in the store"))
+    for lie, said in lies:
+        status, output = run([program, "--seeds", "1", "400", "--mutation", lie], timeout_s=600)
         found = status == 1 and said in output and "replay: " in output
         yield f"planted {lie} is found", "passed" if found else "failed", tail(output)
     # One process for each core, each with seeds of its own.

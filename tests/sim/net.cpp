@@ -74,6 +74,8 @@ Result<Step> TlsStream::read(std::span<std::byte> out) {
     if (end.reset)
         return fail_errno(ECONNRESET, "the connection was reset");
     std::size_t n = 0;
+    if (out.size() > 1 && world->one_in(world->chances.short_stream))
+        out = out.first(world->between(1, std::min<std::size_t>(out.size(), 100)));
     while (n < out.size() && !end.arriving.empty() && end.arriving.front().ready_ns <= world->now) {
         auto& bytes = end.arriving.front().bytes;
         const std::size_t take = std::min(out.size() - n, bytes.size());
@@ -97,7 +99,9 @@ Result<Step> TlsStream::write(std::span<const std::byte> data) {
         return fail_errno(ECONNRESET, "the connection was reset");
     if (!end.writable())
         return Step{Status::want_write, 0};
-    const std::size_t n = std::min(data.size(), sim::window_bytes - peer->held);
+    std::size_t n = std::min(data.size(), sim::window_bytes - peer->held);
+    if (n > 1 && world->one_in(world->chances.short_stream))
+        n = world->between(1, n);
     state_->out += n;
     if (end.silent)
         return Step{Status::done, n};

@@ -6,7 +6,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "agent/freeze_cut.hpp"
+#include "agent/points.hpp"
 #include "capture/socket_tracker.hpp"
+#include "source.hpp"
 #include "world.hpp"
 
 namespace blkferry::capture {
@@ -102,3 +105,75 @@ Result<std::vector<TrackerEvent>> SocketTracker::read_events() {
 }
 
 }  // namespace blkferry::capture
+
+namespace blkferry::agent {
+
+using sim::world;
+
+/// On every protected disk lies a file system.
+std::vector<std::uint64_t> mounted_on(const std::vector<std::uint64_t>& disks, const std::string&, const std::string&) {
+    return disks;
+}
+
+namespace {
+/// The module's part of a cut with frozen file systems: no write comes any more, those on their way end, the number is drawn, and after
+/// a while all goes on, whether the caller still lives or not.
+class Freeze : public std::enable_shared_from_this<Freeze> {
+public:
+    Freeze(std::uint64_t end_ns, FreezeCut::Done done) : life_(world->source->lives()), end_ns_(end_ns), done_(std::move(done)) {}
+    void begin() {
+        world->note("file systems freeze");
+        world->source->freeze(true);
+        wait();
+    }
+
+private:
+    void wait() {
+        if (life_ != world->source->lives())
+            return;
+        if (world->now >= end_ns_)
+            return thaw(fail(Errc::timeout, "the file systems did not come to rest in time"));
+        if (!world->source->quiet()) {
+            world->in(sim::ms, [self = shared_from_this()] { self->wait(); });
+            return;
+        }
+        auto seq = world->machine->cut(true);
+        world->in(world->between(1, 50) * sim::ms, [self = shared_from_this(), seq = std::move(seq)]() mutable {
+            if (self->life_ == world->source->lives())
+                self->thaw(std::move(seq));
+        });
+    }
+    void thaw(Result<std::uint64_t> seq) {
+        if (seq) {
+            sim::Frozen frozen{*seq, life_ - 1, {}};
+            for (std::size_t i = 0; i < world->source->disks(); ++i)
+                frozen.media.push_back(world->source->medium(i));
+            world->frozen.push_back(std::move(frozen));
+        }
+        world->note("file systems thaw");
+        world->source->freeze(false);
+        done_(std::move(seq));
+    }
+    const std::size_t life_;
+    const std::uint64_t end_ns_;
+    FreezeCut::Done done_;
+};
+}  // namespace
+
+void FreezeCut::start(std::vector<std::uint64_t>, std::uint32_t freeze_ms, Done done) {
+    if (running_) {
+        done(fail(Errc::busy, "another mark with frozen file systems is being taken"));
+        return;
+    }
+    running_ = true;
+    std::make_shared<Freeze>(world->now + freeze_ms * sim::ms,
+                             [this, alive = std::weak_ptr<bool>(alive_), done = std::move(done)](Result<std::uint64_t> seq) mutable {
+                                 if (alive.expired())
+                                     return;
+                                 running_ = false;
+                                 done(std::move(seq));
+                             })
+        ->begin();
+}
+
+}  // namespace blkferry::agent

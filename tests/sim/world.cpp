@@ -5,6 +5,7 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <sys/file.h>
 #include <sys/types.h>
 
 #include "base/hash.hpp"
@@ -16,6 +17,7 @@ World* world = nullptr;
 World::World(std::uint64_t seed) : random(seed * 0x9e3779b97f4a7c15ULL + 1) { world = this; }
 World::~World() {
     events.clear();
+    sockets.clear();
     machine.reset();
     world = nullptr;
 }
@@ -89,6 +91,12 @@ ssize_t __wrap_getrandom(void* to, std::size_t bytes, unsigned) {
     for (std::size_t i = 0; i < bytes; ++i)
         static_cast<unsigned char*>(to)[i] = static_cast<unsigned char>(blkferry::sim::world->random());
     return static_cast<ssize_t>(bytes);
+}
+int __real_flock(int fd, int operation);
+int __wrap_flock(int fd, int operation);
+/// Nobody else runs who could hold a lock on a file of the simulated disk.
+int __wrap_flock(int fd, int operation) {
+    return blkferry::sim::world->disk.file_of(fd) != nullptr ? 0 : __real_flock(fd, operation);
 }
 int __wrap_nanosleep(const timespec* t, timespec* rest);
 int __wrap_nanosleep(const timespec* t, timespec*) {

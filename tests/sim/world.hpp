@@ -60,7 +60,19 @@ struct Chances {
     std::uint64_t source_read_error = 0;
     std::uint64_t short_io = 0;
     std::uint64_t journal_error = 0;
+    std::uint64_t store_error = 0;   ///< of every operation of the store
+    std::uint64_t short_stream = 0;  ///< a read or a write of the connection moves only some bytes
+    bool store_full = false;         ///< nothing of the store can grow
 };
+
+/// File systems that were frozen for a cut, and what the disks held when they were thawed.
+struct Frozen {
+    std::uint64_t mark = 0;
+    std::size_t life = 0;  ///< of the source, from 0
+    std::vector<std::vector<std::byte>> media;
+};
+
+class Source;
 
 class World final : public Clock {
 public:
@@ -109,6 +121,11 @@ public:
     std::unique_ptr<producer::Machine> machine;
     std::uint64_t ring_bytes = 0;
     std::map<const void*, std::shared_ptr<struct PoolQueue>> pools;
+    Source* source = nullptr;
+    std::vector<Frozen> frozen;
+    /// Handlers of a control socket by its path: takes a request, answers with its last line.
+    using Answer = std::function<void(bool ok, const std::string& line)>;
+    std::map<std::string, std::function<void(const std::string& request, Answer answer)>> sockets;
 };
 
 /// The one that runs now.
