@@ -41,9 +41,19 @@ try_mark() {
 count() { # count ID NAME
 	bft get "$1" | tr ' ' '\n' | sed -n "s/^$2=//p"
 }
+latency() { # tells per set what the module added, of the disk with the longest; counted since attach, so before any detach
+	bft info >/tmp/latency.txt
+	bft list | sed -n 's/^disk=\([0-9]*\) .*/\1/p' | while read -r id; do bft latency "$id"; done >>/tmp/latency.txt
+	for set in submit submit_bitmap end frozen; do
+		awk -F '[ =]' -v name="${set}_samples" '$1 == name && $2 > 0 && $8 >= max {
+			max = $8; line = "p50=" $4 " p99=" $6 " max=" $8 " ns, " $2 " samples" } END { print line }' /tmp/latency.txt >/tmp/line.txt
+		[ -z "$(cat /tmp/line.txt)" ] || report "latency_$set" "$(cat /tmp/line.txt)"
+	done
+}
 kernel_clean() { # the agent stops as asked, every disk is unprotected, the module goes, nothing of it stays
 	kill "$BF_AGENT"
 	wait "$BF_AGENT"
+	latency
 	bft list | sed -n 's/^disk=\([0-9]*\) .*/\1/p' | while read -r id; do bft detach "$id"; done
 	retry 30 rmmod blkferry || fail "the module does not unload"
 	must_fail grep -i blkferry /proc/vmallocinfo

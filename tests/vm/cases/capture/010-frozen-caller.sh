@@ -44,6 +44,9 @@ for signal in STOP KILL; do
 done
 grep -q error=ETIMEDOUT /tmp/answer.STOP || fail "not a timeout: $(cat /tmp/answer.STOP)"
 bft cut 5000 "$data" || fail "no cut afterwards"
+# what writers felt of it was measured: /mnt stood still until the watchdog came, at 500 ms
+bft info | tr ' ' '\n' >/tmp/info.txt
+[ "$(sed -n 's/^frozen_max_ns=//p' /tmp/info.txt)" -ge 500000000 ] || fail "the freeze was not measured: $(cat /tmp/info.txt)"
 umount /slow
 dm_remove slow
 umount /mnt

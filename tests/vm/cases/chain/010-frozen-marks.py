@@ -25,6 +25,16 @@ for n in $(seq POINTS); do
 done
 touch /tmp/stop
 wait $writer
+# what the module added is told: each write that was captured, and each freeze
+measured() { # within a second of it
+	blkferry status --json >/tmp/status.json && jq -e '[.frozen, .disks[0].latency[]] | all(.p50_ns <= .p99_ns and .p99_ns <= .max_ns)' \
+		/tmp/status.json && jq -e '.frozen.samples == POINTS and .frozen.max_ns > 0' /tmp/status.json &&
+		jq -e '.disks[0].latency | .submit.samples > 0 and .end.samples > 0' /tmp/status.json
+}
+retry 60 measured >/dev/null 2>&1 || fail "latency is not told: $(jq -c '[.frozen, .disks[].latency]' /tmp/status.json)"
+blkferry status | grep -q '^Latency  .* added to a write' || fail "no latency in the status: $(blkferry status)"
+report submit "$(jq -c '.disks[0].latency.submit' /tmp/status.json)"
+report frozen "$(jq -c .frozen /tmp/status.json)"
 report rounds "$(cat /tmp/written)"
 umount /mnt
 """.replace("POINTS", str(POINTS))

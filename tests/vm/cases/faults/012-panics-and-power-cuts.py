@@ -45,6 +45,7 @@ agent_wait CONTINUOUS
 grep -q 'plan=rescan' /tmp/agent.log || fail "the agent did not compare the disks: $(tail -n 5 /tmp/agent.log)"
 report rescan_wire_bytes "$(status_of counters.wire_bytes)"
 point_equal "life$BF_LIFE" "$(disk first)" "$(disk second)" "$(disk files)"
+latency
 """
 
 DISKS = {"state": "24M", "first": "24M", "second": "8M", "files": "24M"}
