@@ -21,8 +21,8 @@ namespace {
 
 constexpr std::size_t pem_bytes_max = 1U << 20;
 constexpr mode_t secret_mode = 0600;
-/// Certificates are public, yet only their owner has use for them.
-constexpr mode_t public_mode = 0600;
+/// The daemons read certificates under users of their own; what stays in the CA's folder is behind its mode.
+constexpr mode_t public_mode = 0644;
 /// Peers' clocks may be behind ours.
 constexpr std::time_t clock_slack_s = 3600;
 constexpr std::time_t day_s = 86400;

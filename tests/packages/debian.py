@@ -14,7 +14,7 @@ from rows import Failure, need, run
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/vm"))
 from vmtest import accel  # noqa: E402
-from vmtest.paths import CACHE, file_lock, machine_lock  # noqa: E402
+from vmtest.paths import BUILD, CACHE, file_lock, machine_lock  # noqa: E402
 
 SUITE = "bookworm"
 # What the packages need, so that installing them takes nothing from a network, and what the checks need.

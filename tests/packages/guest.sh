@@ -59,7 +59,7 @@ unconfigured() {
         [ "$(systemctl show -p ActiveState --value $unit)" = inactive ]
         [ "$(systemctl show -p ConditionResult --value $unit)" = no ]
     done
-    [ ! -d /sys/module/blkferry ] || [ "$(status state 2>/dev/null)" = "" ]
+    [ ! -d /sys/module/blkferry ]
 }
 
 server_starts() {
@@ -89,7 +89,7 @@ agent_starts() {
 }
 
 protects() {
-    dd if=/dev/urandom of=/dev/vdb bs=1M count=64 conv=fsync
+    dd if=/dev/urandom of=/dev/vdb bs=1M count=32 conv=fsync
     blkferry disks
     blkferry protect /dev/vdb
     [ "$(stat -c '%U %a' /dev/blkferry/0)" = "blkferry-agent 600" ]
