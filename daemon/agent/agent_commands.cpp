@@ -44,7 +44,10 @@ void Agent::add_commands() {
             handler(request, std::move(reply));
         });
     };
-    simple("status", {}, [this](const Json&, Reply reply) { reply.done(status()); });
+    simple("status", {}, [this](const Json&, Reply reply) {
+        update_state();  // a gap that opened since the last tick shows in the rings already
+        reply.done(status());
+    });
     simple("disks", {}, [this](const Json&, Reply reply) { command_disks(std::move(reply)); });
     simple("protect", {"devices"}, [this](const Json& q, Reply reply) { command_protect(q, std::move(reply)); });
     simple("unprotect", {"devices"}, [this](const Json& q, Reply reply) { command_unprotect(q, std::move(reply)); });

@@ -220,6 +220,7 @@ Json Agent::status() const {
                 {"captured_bytes", c.payload_in},
                 {"folded_bytes", c.payload_folded},
                 {"resync_bytes", c.resync_bytes},
+                {"resync_shipped_bytes", c.resync_payload},
                 {"durable_bytes", c.payload_durable},
                 {"batches", c.batches},
                 {"wire_bytes", session_->wire_bytes()},

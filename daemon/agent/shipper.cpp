@@ -225,6 +225,7 @@ void Shipper::add_resync(const fold::Piece& piece, std::shared_ptr<const void> b
     open_clears_.push_back({piece.slot, seq0, piece.extent()});
     open_resync_bytes_ += piece.payload_bytes() + resync_piece_overhead;
     counters_.resync_bytes += std::uint64_t{piece.sectors} * sector_bytes;
+    counters_.resync_payload += piece.payload_bytes();
 }
 
 bool Shipper::consistent_at(std::uint64_t mark) const noexcept {

@@ -55,7 +55,8 @@ struct ShipperCounters {
     std::uint64_t ops = 0;             ///< captured operations shipped
     std::uint64_t payload_in = 0;      ///< their payload before folding
     std::uint64_t payload_folded = 0;  ///< after folding
-    std::uint64_t resync_bytes = 0;    ///< read for a resync and shipped (or found equal)
+    std::uint64_t resync_bytes = 0;    ///< of the disk that a resync covered: shipped, zeroes, or found equal
+    std::uint64_t resync_payload = 0;  ///< of them shipped as data, before compression
     std::uint64_t payload_durable = 0; ///< captured payload (before folding) acknowledged
     std::uint64_t batches = 0;
     std::uint64_t frame_bytes = 0;     ///< frames handed to the link

@@ -66,4 +66,18 @@ def the_first_address_is_dead():
         b.check_equal("over the second address again")
 
 
-main([garbage_in_a_descriptor, a_number_that_is_in_no_ring, the_first_address_is_dead])
+def a_gap_shows_at_once():
+    """Who asks right after the write that opened a gap is not told that all is well."""
+    with Bench(disks=1, mib=16, agent='ring = "1MiB"\nbandwidth = "200kbit"') as b:
+        b.start()
+        b.settled()
+        for i in range(5):
+            b.producer.ask(f"write 0 {i * 4096} 4096 {i + 1}")  # larger than the ring
+            state = b.status()["state"]
+            if state == "CONTINUOUS":
+                raise Failure(f"CONTINUOUS while a gap of 2 MiB is open (write {i})")
+            b.settled(seconds=180)
+        b.check_equal("after gaps")
+
+
+main([a_gap_shows_at_once, garbage_in_a_descriptor, a_number_that_is_in_no_ring, the_first_address_is_dead])

@@ -36,6 +36,9 @@ def what_differs_is_named_and_repaired():
         # A block of 4 KiB on the source, one in the middle of nothing else, one of the other disk's last block.
         write_behind(b.paths[0], 5 * MIB + 8192, b"\xa5" * 512)
         write_behind(b.paths[1], 16 * MIB - 512, b"\x5a" * 512)
+        shipped = b.status()["counters"]["resync_shipped_bytes"]
+        if not 0 < shipped <= b.status()["counters"]["resync_bytes"]:
+            raise Failure(f"counters after the initial sync: {b.status()['counters']}")
         answer = verify(b)
         want = {(str(b.paths[0]), 5 * MIB + 8192, 4096), (str(b.paths[1]), 16 * MIB - 4096, 4096)}
         got = {(r["device"], r["offset"], r["bytes"]) for r in answer["ranges"]}
@@ -50,6 +53,10 @@ def what_differs_is_named_and_repaired():
         if f"event=differs offset={5 * MIB + 8192} bytes=4096" not in b.agent.text():
             raise Failure("the log does not name the range")
         b.settled()
+        # Just these extents travelled again, and as data: two blocks, rounded to those of the dirty map.
+        shipped = b.status()["counters"]["resync_shipped_bytes"] - shipped
+        if not 8192 <= shipped <= 2 * 64 << 10:
+            raise Failure(f"the repair of 8192 bytes shipped {shipped}")
         b.check_equal("after the repair")
         again = verify(b)
         if not again["equal"] or again["ranges"] or not last_of(b)["equal"]:
