@@ -46,6 +46,8 @@ void Connection::receive() {
         return;
     }
     last_ns_ = loop::Loop::now_ns();
+    if (lines_.size() == 0)
+        line_ns_ = last_ns_;
     eof_ = eof_ || n == 0;
     lines_.append({buffer.data(), static_cast<std::size_t>(n)});
     take_lines();
@@ -61,6 +63,7 @@ void Connection::take_lines() {
             no_more_ = true;
             send(to_line(error_message(line.error())));
         } else if (*line) {
+            line_ns_ = loop::Loop::now_ns();  // what is behind it begins another
             hooks_.on_line(*this, **line);
         } else {
             no_more_ = eof_;
@@ -72,7 +75,7 @@ void Connection::take_lines() {
 
 void Connection::request_ended() {
     busy_ = false;
-    last_ns_ = loop::Loop::now_ns();
+    last_ns_ = line_ns_ = loop::Loop::now_ns();
     take_lines();
     settle();
 }
@@ -137,6 +140,11 @@ void Connection::sweep(std::uint64_t now_ns) {
     const std::uint64_t quiet = now_ns > last_ns_ ? now_ns - last_ns_ : 0;
     if (!out_.empty() ? quiet > options_.stall_ns_max : !busy_ && quiet > options_.idle_ns_max)
         close();
+    if (closed_ || busy_ || no_more_ || lines_.size() == 0 || now_ns < line_ns_ + options_.line_ns_max)
+        return;
+    // A byte now and then would hold one of the few places for ever.
+    no_more_ = true;
+    send(to_line(error_message({Errc::timeout, 0, "the request did not come to its end in time"})));
 }
 
 void Connection::close() {

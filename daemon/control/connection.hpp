@@ -35,7 +35,7 @@ public:
     void request_ended();
     /// Takes no further request; closes after the answers that are owed.
     void finish();
-    /// Closes if the client was silent or deaf for too long.
+    /// Closes if the client was silent or deaf for too long, or does not come to the end of its request.
     void sweep(std::uint64_t now_ns);
     void close();
     [[nodiscard]] bool closed() const noexcept { return closed_; }
@@ -56,6 +56,7 @@ private:
     std::size_t sent_ = 0;     ///< of out_.front()
     std::size_t unread_ = 0;   ///< bytes in out_
     std::uint64_t last_ns_;    ///< when the client last sent or took something
+    std::uint64_t line_ns_ = 0;  ///< when the unfinished line in lines_ began
     bool busy_ = false;        ///< a request is under way
     bool taking_ = false;      ///< take_lines() is on the stack
     bool no_more_ = false;     ///< no further request is taken

@@ -94,10 +94,14 @@ struct ControlServer::State : std::enable_shared_from_this<State> {
 };
 
 void ControlServer::State::accept_all() {
-    while (listener) {
+    for (int i = 0; listener && i < backlog; ++i) {
         Fd socket(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        if (!socket)
-            return;  // EAGAIN: all taken; anything else passes, the watch calls again
+        if (!socket) {
+            // EAGAIN: all taken. Out of descriptors or memory the watch would spin: the sweep looks again.
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                accept_watch.set_events(0);
+            return;
+        }
         welcome(std::move(socket));
     }
 }
@@ -158,6 +162,8 @@ Result<std::unique_ptr<ControlServer>> ControlServer::create(loop::Loop& loop, s
     state->accept_watch = loop.watch(state->listener.get(), POLLIN, [raw](std::uint32_t) { raw->accept_all(); });
     state->sweep = loop.every(sweep_interval_ns, [raw] {
         const std::uint64_t now = loop::Loop::now_ns();
+        if (raw->listener)
+            raw->accept_watch.set_events(POLLIN);
         for (const auto& connection : std::vector(raw->connections))
             connection->sweep(now);
     });

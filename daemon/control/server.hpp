@@ -48,6 +48,7 @@ using Handler = std::move_only_function<void(const Json& request, Reply reply)>;
 struct ServerOptions {
     std::size_t connections_max = 32;
     std::size_t pending_bytes_max = 8U << 20;          ///< unread answers of one client; more: it is dropped
+    std::uint64_t line_ns_max = 20'000'000'000;        ///< from the first byte of a request to its end
     std::uint64_t idle_ns_max = 600'000'000'000;       ///< no request under way and none comes: closed
     std::uint64_t stall_ns_max = 30'000'000'000;       ///< answers wait and the client reads nothing: dropped
 };

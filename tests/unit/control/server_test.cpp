@@ -275,6 +275,26 @@ BOOST_AUTO_TEST_CASE(a_client_that_does_not_read_is_dropped) {
     g.until([&] { return g.server->connections() == 0; });
 }
 
+BOOST_AUTO_TEST_CASE(a_request_that_does_not_end_is_closed_however_often_a_byte_comes) {
+    Fixture f({.line_ns_max = 50 * ms});
+    const Raw slow(f.path());
+    const Raw waiting(f.path());
+    BOOST_REQUIRE_GT(waiting.put("{\"cmd\":\"hold\"}\n{\"cmd\":"), 0);  // the second request waits behind the first: that is no fault
+    std::string all;
+    f.until([&] {
+        (void)slow.put(" ");
+        const auto part = slow.take();
+        all += part.value_or("");
+        return !part;
+    });
+    BOOST_TEST(all.find("did not come to its end in time") != std::string::npos);
+    BOOST_TEST(f.held.size() == 1u);
+    BOOST_TEST(f.server->connections() == 1u);
+    BOOST_REQUIRE_GT(waiting.put("\"echo\"}\n"), 0);
+    f.held.front().done();
+    BOOST_TEST(read_line(f, waiting).find("\"ok\":true") != std::string::npos);
+}
+
 BOOST_AUTO_TEST_CASE(an_idle_client_is_closed_but_not_one_that_waits) {
     Fixture f({.idle_ns_max = 10 * ms});
     const Raw idle(f.path());
