@@ -70,6 +70,7 @@ struct ServerConfig {
     std::uint64_t window_bytes = 0;           ///< an agent may send ahead of the acknowledgement
     std::uint64_t disk_reserve_bytes = 0;     ///< free space of the store below which sources are held
     std::uint64_t source_quota_bytes = 0;     ///< 0: none
+    std::uint64_t source_size_bytes = 0;      ///< of the disks of one source together
     std::uint64_t max_sources = 0;
     std::uint64_t apply_workers = 0;
     LogLevel log_level = LogLevel::info;

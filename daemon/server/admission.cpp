@@ -6,16 +6,16 @@
 namespace blkferry::server {
 
 Result<void> Admission::enter(const std::string& address) {
-    if (connections_ >= limits_.connections_max)
-        return fail(Errc::busy, fmt::format("limit of {} connections reached", limits_.connections_max));
-    if (handshakes_ >= limits_.handshakes_max)
-        return fail(Errc::busy, fmt::format("limit of {} connections in handshake reached", limits_.handshakes_max));
     const auto it = addresses_.find(address);
     if (it != addresses_.end() && it->second.connections >= limits_.address_max)
         return fail(Errc::busy, fmt::format("limit of {} connections of one address reached", limits_.address_max));
     if (it != addresses_.end() && it->second.handshakes >= limits_.address_handshakes_max)
         return fail(Errc::busy, fmt::format("limit of {} connections in handshake of one address reached",
                                             limits_.address_handshakes_max));
+    if (connections_ >= limits_.connections_max)
+        return fail(Errc::busy, fmt::format("limit of {} connections reached", limits_.connections_max));
+    if (handshakes_ >= limits_.handshakes_max)
+        return fail(Errc::no_space, fmt::format("limit of {} connections in handshake reached", limits_.handshakes_max));
     Address& a = addresses_[address];
     ++a.connections;
     ++a.handshakes;

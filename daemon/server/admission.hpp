@@ -21,7 +21,8 @@ class Admission {
 public:
     explicit Admission(AdmissionLimits limits) : limits_(limits) {}
 
-    /// Errc::busy names the limit that was reached. After success leave() must follow once.
+    /// The error names the limit that was reached: Errc::no_space if there is no room for another handshake (one that ends makes
+    /// some), else Errc::busy. After success leave() must follow once.
     [[nodiscard]] Result<void> enter(const std::string& address);
     /// Its HELLO was accepted.
     void established(const std::string& address);

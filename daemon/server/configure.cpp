@@ -27,6 +27,7 @@ ServerOptions options_of(const config::ServerConfig& c) {
     o.store.manifest_key = c.manifest_key;
     o.store.source.journal_keep_bytes = c.journal_keep_bytes;
     o.store.source.quota_bytes = c.source_quota_bytes;
+    o.store.source.disks_bytes_max = c.source_size_bytes;
     o.store.source.applier.chunk_bytes = c.chunk_bytes;
     return o;
 }

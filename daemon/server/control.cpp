@@ -86,6 +86,7 @@ Json point_row(const store::Manifest& m, std::uint64_t own) {
             {"time_ms", m.mark_time_ns / 1'000'000},
             {"made_ms", m.made_ns / 1'000'000},
             {"kind", m.kind == proto::PointKind::fs ? "fs" : "crash"},
+            {"scheduled", m.scheduled},
             {"launchable", m.launchable == store::Launchable::launchable},
             {"verified", !m.digests.empty()},
             {"bytes", own},

@@ -32,6 +32,22 @@ Result<std::pair<std::string, std::string>> split(const std::string& address) {
     return std::pair(host, address.substr(colon + 1));
 }
 
+constexpr int network_bytes = 8;  ///< of an IPv6 address: one customer has at least a /64
+
+/// Whose limits count: an IPv4 address, or the network of an IPv6 address.
+std::string group_of(const sockaddr_storage& ss, const std::string& address) {
+    if (ss.ss_family != AF_INET6)
+        return address;
+    sockaddr_in6 in6{};
+    std::memcpy(&in6, &ss, sizeof(in6));
+    if (IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr))
+        return address;
+    std::memset(in6.sin6_addr.s6_addr + network_bytes, 0, sizeof(in6.sin6_addr.s6_addr) - network_bytes);
+    char text[INET6_ADDRSTRLEN] = "?";
+    ::inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof(text));
+    return fmt::format("{}/64", text);
+}
+
 /// Numeric address (IPv4 without its IPv6 wrapping) and port.
 std::pair<std::string, std::uint16_t> describe(const sockaddr_storage& ss) {
     char text[INET6_ADDRSTRLEN] = "?";
@@ -151,7 +167,7 @@ void Listener::accept(Socket& socket) {
         auto [address, port] = describe(from);
         std::string peer = address.find(':') == std::string::npos ? fmt::format("{}:{}", address, port)
                                                                   : fmt::format("[{}]:{}", address, port);
-        accepted_({std::move(fd), std::move(address), std::move(peer)});
+        accepted_({std::move(fd), group_of(from, address), std::move(peer)});
     }
 }
 

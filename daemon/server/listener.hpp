@@ -15,7 +15,7 @@ namespace blkferry::server {
 /// A connection that was accepted: a non-blocking socket and where it comes from.
 struct Accepted {
     Fd socket;
-    std::string address;  ///< "192.0.2.1" or "2001:db8::1"
+    std::string address;  ///< for limits: "192.0.2.1" or "2001:db8::/64"
     std::string peer;     ///< with port
 };
 

@@ -36,7 +36,9 @@ struct ServerOptions {
     std::uint64_t points_keep = 0;                 ///< newest points kept per source, older ones go; 0: all
     std::uint64_t apply_turn_bytes = 8ULL << 20;   ///< of one source before the next one gets its turn
     std::uint64_t handshake_ns = proto::handshake_ms_max * 1'000'000;
+    std::uint64_t greetings_max = 30;              ///< HELLOs of one source at once; then one in half a second
     std::uint64_t silence_ns = proto::peer_silence_ms_max * 1'000'000;
+    std::uint64_t frame_ns = 900'000'000'000;      ///< for one frame to arrive whole: 1 MiB at 10 kbit/s, but not a byte a second
     std::uint64_t heartbeat_ns = proto::heartbeat_interval_ms * 1'000'000;
     store::StoreOptions store;
 };

@@ -16,6 +16,7 @@ constexpr std::uint64_t second_ns = 1'000'000'000;
 constexpr std::uint64_t reopen_ns_min = second_ns / 2;
 constexpr std::uint64_t reopen_ns_max = 30 * second_ns;
 constexpr std::size_t asks_max = 64;
+constexpr std::uint64_t greeting_ns = second_ns / 2;
 /// Below this only heartbeats come.
 constexpr std::uint64_t idle_bytes_per_s = 64U << 10;
 /// A connection that always has more is acknowledged each time that this much waits.
@@ -141,9 +142,25 @@ Result<void> Replica::refuse_without_store() const {
     return fail(error_.code, fmt::format("the store of source {} failed on the server: {}", name_, error_.text));
 }
 
+/// Each HELLO is a durable entry in the journal, written while all other sources wait: no source gets more than its share.
+Result<void> Replica::greet() {
+    const std::uint64_t now = around_.clock.monotonic_ns();
+    const std::uint64_t passed = (now - greeted_ns_) / greeting_ns;
+    if (passed > 0) {
+        greetings_ -= std::min(greetings_, passed);
+        greeted_ns_ = now;
+    }
+    if (greetings_ >= around_.options.greetings_max)
+        return fail(Errc::busy, fmt::format("source {} connects too often: one connection in {} ms is allowed, and {} at once", name_,
+                                            greeting_ns / 1'000'000, around_.options.greetings_max));
+    ++greetings_;
+    return {};
+}
+
 Result<void> Replica::attach(Session& session, const proto::Hello& hello) {
     if (shutting_)
         return fail(Errc::closed, "the server shuts down");
+    BLKFERRY_TRY(greet());
     if (state_ == State::failed)
         return refuse_without_store();
     if (state_ == State::ready)
@@ -414,45 +431,6 @@ std::uint64_t Replica::window() const {
     return std::max(std::min(o.window_bytes, room / 2), o.window_bytes / 16);
 }
 
-// ---- recovery points --------------------------------------------------------------------------------------------------
-
-/// By the interval, at a mark that the agent called consistent, once the disks are synced; not twice at one mark. What was
-/// in the journal at the start is applied first: it may hold a request for this very point.
-void Replica::maybe_point() {
-    const std::uint64_t now = around_.clock.monotonic_ns();
-    if (around_.options.point_interval_ns == 0 || shutting_ || point_pending_ || in_batch_ || !consistent_ || !store_ ||
-        now < point_due_ns_)
-        return;
-    const auto status = store_->status();
-    if (store_->applied() < redo_end_ || !status.settled || (status.points > 0 && status.newest_point_mark == complete_mark_)) {
-        point_due_ns_ = now + second_ns / 4;
-        return;
-    }
-    if (const auto r = store_->request_point(++point_request_, proto::PointKind::crash, {}); !r) {
-        journal_failed(r.error());
-        return;
-    }
-    point_pending_ = true;
-    commit_wanted_ = true;
-}
-
-void Replica::prune_points() {
-    const std::uint64_t keep = around_.options.points_keep;
-    if (keep == 0 || !store_)
-        return;
-    const auto points = store_->points().list();
-    for (std::size_t i = 0; i + keep < points.size(); ++i) {
-        tasks_.push_back([&log = around_.log, source = name_, name = points[i].name](store::SourceStore& store) {
-            const auto r = store.remove_point(name);
-            if (r)
-                log.info("source={} event=point-pruned point={}", source, name);
-            else if (r.error().code != Errc::not_found)
-                log.warn("source={} event=prune-failed point={} error={}", source, name, quote(r.error()));
-        });
-        collect_wanted_ = true;
-    }
-}
-
 Result<void> Replica::submit(WorkerTask task) {
     if (!store_ || shutting_)
         return fail(Errc::busy, fmt::format("the store of source {} is not open", name_));
@@ -533,6 +511,10 @@ void Replica::tick() {
         detach(session);
         session.refuse({Errc::timeout, 0, fmt::format("nothing came from the agent for {} s",
                                                       around_.options.silence_ns / second_ns)});
+    } else if (!session_->held() && loop::Loop::now_ns() > session_->framed_ns() + around_.options.frame_ns) {
+        Session& session = *session_;
+        detach(session);
+        session.refuse({Errc::timeout, 0, fmt::format("no whole frame came from the agent for {} s", around_.options.frame_ns / second_ns)});
     }
 }
 

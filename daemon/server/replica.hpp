@@ -100,6 +100,7 @@ private:
 
     void opened(Result<std::shared_ptr<store::SourceStore>> result);
     void fail_store(const Error& why);
+    [[nodiscard]] Result<void> greet();
     void fence(const Session& by);
     [[nodiscard]] Result<void> welcome(Session& session, const proto::Hello& hello);
     void maybe_shut();
@@ -131,6 +132,8 @@ private:
     State state_ = State::opening;
     Error error_;
     std::uint64_t reopen_delay_ns_ = 0;
+    std::uint64_t greetings_ = 0;          ///< HELLOs of the last seconds, see greet()
+    std::uint64_t greeted_ns_ = 0;
     loop::Timer reopen_;
     std::shared_ptr<store::SourceStore> store_;
     std::weak_ptr<store::SourceStore> last_store_;  ///< the failed one, as long as a job or a sync uses it

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <iterator>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -10,14 +10,10 @@
 /// The worker's side of a replica: jobs, and what comes back from them.
 namespace blkferry::server {
 
-namespace {
-constexpr std::uint64_t point_retry_ns_max = 10'000'000'000;
-constexpr std::size_t point_results_max = 64;
-}  // namespace
-
 struct Replica::JobResult {
     Result<store::ApplyReport> report;
-    Result<std::vector<proto::HashReply>> replies;
+    std::optional<Result<proto::HashReply>> reply;
+    std::optional<Ask> ask;  ///< not answered: staging has not reached its place yet
     std::uint64_t session = 0;
     bool collect_left = false;  ///< collecting was asked for and is not at its end
 };
@@ -25,42 +21,23 @@ struct Replica::JobResult {
 struct Replica::Job {
     std::shared_ptr<store::SourceStore> store;
     std::vector<WorkerTask> tasks;
-    std::vector<proto::HashAsk> asks;
-    store::Position asks_position = 0;
+    std::optional<Ask> ask;
     std::uint64_t session = 0;
     std::uint64_t budget = 0;
     bool collect = false;
 
-    /// In a worker. Asks wait here until staging has reached their place: the budget then is all there is.
+    /// In a worker: one turn, and then other sources have theirs. A question for whose place in the stream staging is not there
+    /// yet goes back and comes with a later turn.
     JobResult run() {
         for (WorkerTask& task : tasks)
             task(*store);
         tasks.clear();
-        JobResult out{store->apply_some(budget), std::vector<proto::HashReply>{}, session, collect};
-        while (out.report && !asks.empty() && store->applied() < asks_position) {
-            auto more = store->apply_some(budget);
-            if (!more) {
-                out.report = std::unexpected(more.error());
-                break;
-            }
-            more->bytes += out.report->bytes;
-            more->batches += out.report->batches;
-            std::ranges::move(out.report->epochs, std::back_inserter(more->epochs));
-            std::ranges::move(out.report->points, std::back_inserter(more->points));
-            if (more->bytes == out.report->bytes && store->applied() < asks_position) {
-                out.report = fail(Errc::corrupt, "applying stands still below a durable position");
-                break;
-            }
-            out.report = std::move(more);
-        }
-        for (const proto::HashAsk& ask : asks) {
-            if (!out.report || !out.replies)
-                break;
-            auto reply = store->compare(ask);
-            if (reply)
-                out.replies->push_back(std::move(*reply));
+        JobResult out{store->apply_some(budget), std::nullopt, std::nullopt, session, collect};
+        if (ask && out.report) {
+            if (store->status().applied_batch >= ask->after_batch)
+                out.reply = store->compare(ask->ask);
             else
-                out.replies = std::unexpected(reply.error());
+                out.ask = std::move(ask);
         }
         if (collect && out.report && out.report->idle) {
             const auto removed = store->collect();
@@ -81,14 +58,13 @@ void Replica::work() {
     job.session = session_number_;
     job.budget = around_.options.apply_turn_bytes;
     job.tasks = std::exchange(tasks_, {});
-    job.asks_position = durable.position;
-    while (job.asks.empty() && !asks_.empty() && asks_.front().after_batch <= durable.batch) {
-        job.asks.push_back(std::move(asks_.front().ask));
+    if (!asks_.empty() && asks_.front().after_batch <= durable.batch) {
+        job.ask = std::move(asks_.front());
         asks_.pop_front();
     }
     const bool behind = store_->applied() < durable.position;
     job.collect = collect_wanted_;
-    if (job.tasks.empty() && job.asks.empty() && !behind && !unstored_ && !job.collect)
+    if (job.tasks.empty() && !job.ask && !behind && !unstored_ && !job.collect)
         return;
     working_ = true;
     collect_wanted_ = false;  // what is removed from here on is collected by the next job
@@ -126,13 +102,14 @@ void Replica::worked(JobResult result) {
     for (const store::PointOutcome& p : report.points)
         on_point(p);
     if (welcomed_ && result.session == session_number_) {
-        if (!result.replies) {
+        if (result.ask)
+            asks_.push_front(std::move(*result.ask));
+        if (result.reply && *result.reply) {
+            session_->send_message(proto::FrameType::hash_reply, **result.reply);
+        } else if (result.reply) {
             Session& session = *session_;
             detach(session);
-            session.refuse(result.replies.error());
-        } else {
-            for (const proto::HashReply& reply : *result.replies)
-                session_->send_message(proto::FrameType::hash_reply, reply);
+            session.refuse(result.reply->error());
         }
     }
     maybe_point();
@@ -152,29 +129,6 @@ void Replica::on_epoch(const proto::EpochResult& result) {
     epoch_results_[result.slot] = result;
     if (welcomed_)
         session_->send_message(proto::FrameType::epoch_result, result);
-}
-
-void Replica::on_point(const store::PointOutcome& outcome) {
-    const proto::PointResult& r = outcome.result;
-    if (r.ok)
-        around_.log.info("source={} event=point point={} mark={} by={}", name_, r.name, r.mark,
-                         outcome.from_server ? "server" : "agent");
-    else
-        around_.log.warn("source={} event=point-refused mark={} by={} reason={}", name_, r.mark,
-                         outcome.from_server ? "server" : "agent", quote(r.text));
-    const std::uint64_t interval = around_.options.point_interval_ns;
-    if (outcome.from_server)
-        point_pending_ = false;
-    point_due_ns_ = around_.clock.monotonic_ns() + (r.ok ? interval : std::min(interval, point_retry_ns_max));
-    if (!outcome.from_server) {
-        point_results_.push_back(r);
-        if (point_results_.size() > point_results_max)
-            point_results_.pop_front();
-        if (welcomed_)
-            session_->send_message(proto::FrameType::point_result, r);
-    }
-    if (r.ok)
-        prune_points();
 }
 
 }  // namespace blkferry::server

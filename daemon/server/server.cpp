@@ -17,6 +17,8 @@ constexpr unsigned refusals_per_second_max = 10;
 constexpr std::uint64_t second_ns = 1'000'000'000;
 /// The reserve is never more than this part of the file system, so that a small one is of use.
 constexpr std::uint64_t disk_reserve_part = 10;
+/// Below this part of its inodes free, it counts as full.
+constexpr std::uint64_t inode_reserve_part = 50;
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::create(loop::Loop& loop, const Clock& clock, Log& log, ServerOptions options) {
@@ -71,7 +73,10 @@ Result<void> Server::begin() {
 
 void Server::accepted(Accepted connection) {
     ++counters_.accepted;
-    if (const auto r = admission_.enter(connection.address); !r) {
+    auto admitted = admission_.enter(connection.address);
+    if (!admitted && admitted.error().code == Errc::no_space && drop_oldest_stranger())
+        admitted = admission_.enter(connection.address);
+    if (const auto& r = admitted; !r) {
         ++counters_.refused_admission;
         refused(connection.peer, r.error());
         return;
@@ -86,6 +91,16 @@ void Server::accepted(Accepted connection) {
     sessions_[id].session = std::make_unique<Session>(loop_, *this, std::move(*stream), std::move(connection.address),
                                                       std::move(connection.peer), id,
                                                       SessionTimes{.handshake_ns = options_.handshake_ns});
+}
+
+/// In a flood from many addresses all room for handshakes is taken by connections that will never end theirs. The one that had
+/// the longest time gives way, so that an honest one, which needs a moment only, still gets in.
+bool Server::drop_oldest_stranger() {
+    const auto it = std::ranges::find_if(sessions_, [](const auto& entry) { return entry.second.replica == nullptr; });
+    if (it == sessions_.end())
+        return false;
+    it->second.session->drop({Errc::busy, 0, "given up in its handshake: too many connections are in theirs"});
+    return true;
 }
 
 /// One line for a refused connection, but not a log full of them.
@@ -187,7 +202,9 @@ void Server::look_at_disk() {
     free_bytes_ = static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize;
     const std::uint64_t whole = static_cast<std::uint64_t>(fs.f_blocks) * fs.f_frsize;
     const std::uint64_t reserve = std::min(options_.disk_reserve_bytes, whole / disk_reserve_part);
-    const bool low = free_bytes_ < (around_.disk_low ? reserve + reserve / 8 : reserve);
+    // Inodes run out too, if chunks are many and small. File systems that make them as needed say that they have none.
+    const bool few_files = fs.f_files > 0 && fs.f_favail < fs.f_files / inode_reserve_part;
+    const bool low = few_files || free_bytes_ < (around_.disk_low ? reserve + reserve / 8 : reserve);
     if (low != around_.disk_low)
         log_.warn("server={} event={} free_bytes={} reserve_bytes={}", tls_.identity().name,
                   low ? "disk-low" : "disk-well", free_bytes_, reserve);

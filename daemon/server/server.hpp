@@ -76,6 +76,7 @@ private:
            std::shared_ptr<store::Store> store);
     [[nodiscard]] Result<void> begin();
     void accepted(Accepted connection);
+    bool drop_oldest_stranger();
     void refused(const std::string& peer, const Error& why);
     void tick();
     void look_at_disk();

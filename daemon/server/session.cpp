@@ -14,6 +14,8 @@ namespace blkferry::server {
 namespace {
 /// Bytes that one connection may bring before the others get their turn.
 constexpr std::size_t turn_bytes = 1U << 20;
+/// What a connection may make the server hold before it has said HELLO.
+constexpr std::size_t hello_bytes_max = proto::frame_header_bytes + proto::json_body_bytes_max;
 }  // namespace
 
 Session::Session(loop::Loop& loop, SessionHost& host, tls::TlsStream stream, std::string address, std::string peer,
@@ -25,7 +27,8 @@ Session::Session(loop::Loop& loop, SessionHost& host, tls::TlsStream stream, std
       peer_(std::move(peer)),
       id_(id),
       times_(times),
-      heard_ns_(loop::Loop::now_ns()) {
+      heard_ns_(loop::Loop::now_ns()),
+      framed_ns_(heard_ns_) {
     watch_ = loop_.watch(stream_.fd(), POLLIN, [this](std::uint32_t) { on_events(); });
     deadline_ = loop_.after(times_.handshake_ns, [this] {
         if (state_ == State::handshake)
@@ -86,7 +89,7 @@ void Session::hold(bool on) {
         return;
     held_ = on;
     if (!on)
-        heard_ns_ = loop::Loop::now_ns();
+        heard_ns_ = framed_ns_ = loop::Loop::now_ns();
     again();
 }
 
@@ -183,10 +186,14 @@ Result<void> Session::step_frames() {
         Result<void> r{};
         if (!status)
             r = std::unexpected(status.error());
-        else if (*status == proto::FrameReader::Status::need_more)
+        else if (*status == proto::FrameReader::Status::need_more && (ready_ || reader_.buffered() <= hello_bytes_max))
             return {};
-        else
+        else if (*status == proto::FrameReader::Status::need_more)
+            r = fail(Errc::invalid, "the first frame is larger than any HELLO");
+        else {
+            framed_ns_ = heard_ns_;
             r = host_.on_frame(*this, view);
+        }
         if (!r) {
             refuse(r.error());
             return {};

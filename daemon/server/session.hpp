@@ -62,6 +62,8 @@ public:
     }
     /// Sends ERROR with the reason and closes.
     void refuse(const Error& why);
+    /// Ends it at once, without a word to the peer. Not from inside of a callback of this session.
+    void drop(const Error& why) { finish(why); }
     /// Stops (or resumes) taking frames, for as long as the server cannot take more.
     void hold(bool on);
     /// Gives back memory that an idle connection does not need.
@@ -81,6 +83,8 @@ public:
     [[nodiscard]] std::size_t unsent() const noexcept { return output_.size() - sent_; }
     /// Loop::now_ns() when bytes last came.
     [[nodiscard]] std::uint64_t heard_ns() const noexcept { return heard_ns_; }
+    /// When a whole frame last came, or a hold ended.
+    [[nodiscard]] std::uint64_t framed_ns() const noexcept { return framed_ns_; }
     [[nodiscard]] std::uint64_t bytes_in() const noexcept { return stream_.wire_bytes_read(); }
     [[nodiscard]] std::uint64_t bytes_out() const noexcept { return stream_.wire_bytes_written(); }
 
@@ -122,6 +126,7 @@ private:
     std::size_t sent_ = 0;
     Error why_;
     std::uint64_t heard_ns_;
+    std::uint64_t framed_ns_;
     loop::Watch watch_;
     loop::Timer deadline_;
 };

@@ -13,6 +13,10 @@ using proto::ExtentKind;
 using proto::FrameType;
 
 namespace {
+/// What each disk of a source with very many disks has: of open files, and of pages per map. Up to few_disks all have all pages.
+constexpr std::size_t open_files_least = 4;
+constexpr std::size_t map_pages_least = 2;
+constexpr std::size_t few_disks = 8;
 constexpr std::string_view no_parent = "0000000000000000000000000000000000000000000000000000000000000000";
 
 std::unexpected<Error> corrupt(Position at, std::string_view why) {
@@ -58,6 +62,15 @@ Result<void> Applier::restore() {
     return publish_pending();
 }
 
+/// Of what a source may hold open or in memory, for one of its disks: a source with 256 disks takes no more than one with a few.
+std::size_t Applier::share(std::size_t of_source, std::size_t least) const noexcept {
+    return std::max(of_source / std::max<std::size_t>(state_.table.disks().size(), 1), std::min(of_source, least));
+}
+
+std::size_t Applier::map_pages() const noexcept {
+    return std::min(options_.map_pages_max, share(options_.map_pages_max * few_disks, map_pages_least));
+}
+
 std::filesystem::path Applier::map_path(std::uint16_t slot, Position epoch, const char* kind) const {
     return dir_ / "maps" / fmt::format("{:03}.{:016x}.{}", slot, epoch, kind);
 }
@@ -65,6 +78,7 @@ std::filesystem::path Applier::map_path(std::uint16_t slot, Position epoch, cons
 Result<void> Applier::restore_maps() {
     BLKFERRY_TRY_ASSIGN(const std::vector<std::string> names, files_.list(dir_ / "maps"));
     std::vector<std::filesystem::path> used;
+    const std::size_t pages = map_pages();
     for (const auto& [slot, disk] : state_.table.disks()) {
         if (!disk.epoch)
             continue;
@@ -72,8 +86,8 @@ Result<void> Applier::restore_maps() {
         d.epoch = disk.epoch->position;
         used.push_back(map_path(slot, d.epoch, "newer"));
         used.push_back(map_path(slot, d.epoch, "received"));
-        BLKFERRY_TRY_ASSIGN(d.newer, SectorMap::open(files_, used[used.size() - 2], options_.map_pages_max));
-        BLKFERRY_TRY_ASSIGN(d.received, SectorMap::open(files_, used.back(), options_.map_pages_max));
+        BLKFERRY_TRY_ASSIGN(d.newer, SectorMap::open(files_, used[used.size() - 2], pages));
+        BLKFERRY_TRY_ASSIGN(d.received, SectorMap::open(files_, used.back(), pages));
     }
     for (const std::string& name : names)
         if (std::ranges::find(used, dir_ / "maps" / name) == used.end())
@@ -87,7 +101,8 @@ Result<Applier::DiskStore*> Applier::disk_store(std::uint16_t slot) {
         return &it->second;
     DiskStore d;
     BLKFERRY_TRY_ASSIGN(d.chunks, ChunkStore::open(files_, dir_ / "disks" / fmt::format("{:03}", slot), engine_,
-                                                   {.chunk_bytes = state_.chunk_bytes, .open_files_max = options_.open_files_max,
+                                                   {.chunk_bytes = state_.chunk_bytes,
+                                                    .open_files_max = share(options_.open_files_max, open_files_least),
                                                     .direct_bytes_min = options_.direct_bytes_min},
                                                    state_.generation));
     return &disks_.emplace(slot, std::move(d)).first->second;
@@ -97,7 +112,8 @@ Result<ApplyReport> Applier::apply_some(Position limit, std::uint64_t budget_byt
     if (failed_)
         return fail(Errc::io, fmt::format("applying source {} stopped at an error: open it again", source_));
     ApplyReport report;
-    while (state_.position < limit && report.bytes < budget_bytes) {
+    const std::uint64_t began_ns = clock_.monotonic_ns();
+    while (state_.position < limit && report.bytes < budget_bytes && clock_.monotonic_ns() - began_ns < options_.turn_ns) {
         const Position before = state_.position;
         auto r = apply_step(limit, report);
         if (r && (!state_.pending.empty() || checkpoint_due())) {
@@ -266,9 +282,9 @@ Result<void> Applier::begin_epoch(std::span<const std::byte> body, Position posi
         drop_maps(m.slot);
     d->epoch = position;
     maps_changed_ = true;
-    BLKFERRY_TRY_ASSIGN(d->newer, SectorMap::create(files_, map_path(m.slot, position, "newer"), options_.map_pages_max));
-    BLKFERRY_TRY_ASSIGN(d->received,
-                        SectorMap::create(files_, map_path(m.slot, position, "received"), options_.map_pages_max));
+    const std::size_t pages = map_pages();
+    BLKFERRY_TRY_ASSIGN(d->newer, SectorMap::create(files_, map_path(m.slot, position, "newer"), pages));
+    BLKFERRY_TRY_ASSIGN(d->received, SectorMap::create(files_, map_path(m.slot, position, "received"), pages));
     state_.table.begin_epoch(*disk, m, position);
     return {};
 }
@@ -332,6 +348,8 @@ void Applier::make_point(bool from_server, std::uint64_t request, proto::PointKi
         name = fmt::format("mark-{:020}-{}", state_.mark, state_.head_serial + 1);
     PointOutcome outcome{from_server, {.request = request, .mark = state_.mark, .ok = false, .name = name, .text = {}}};
     outcome.result.text = why_no_point(name);
+    if (!from_server && outcome.result.text.empty() && points_.size() + state_.pending.size() >= options_.points_max)
+        outcome.result.text = fmt::format("the source has {} recovery points, no more are made on request: remove some", points_.size());
     outcome.result.ok = outcome.result.text.empty();
     outcome.result.text.resize(std::min(outcome.result.text.size(), proto::text_bytes_max));
     report.points.push_back(outcome);
@@ -348,6 +366,7 @@ void Applier::make_point(bool from_server, std::uint64_t request, proto::PointKi
     m.mark_time_ns = state_.mark_time_ns;
     m.made_ns = clock_.realtime_ns();
     m.kind = kind;
+    m.scheduled = from_server;
     m.parent_hash = state_.head_hash.empty() ? std::string(no_parent) : state_.head_hash;
     for (const auto& [slot, disk] : state_.table.disks())
         if (disk.present)
@@ -431,8 +450,11 @@ Result<std::size_t> Applier::collect() {
 
 std::uint64_t Applier::allocated_bytes() const noexcept {
     std::uint64_t bytes = 0;
-    for (const auto& [slot, d] : disks_)
+    for (const auto& [slot, d] : disks_) {
         bytes += d.chunks->allocated_bytes();
+        for (const SectorMap* map : {d.newer.get(), d.received.get()})
+            bytes += map == nullptr ? 0 : map->allocated_bytes();
+    }
     return bytes;
 }
 

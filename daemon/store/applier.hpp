@@ -46,9 +46,11 @@ public:
         std::uint64_t chunk_bytes = chunk_bytes_default;       ///< of disks of a new replica
         std::uint64_t checkpoint_bytes = 256U << 20;           ///< journal bytes between checkpoints
         std::uint64_t checkpoint_ns = 10'000'000'000ULL;       ///< time between checkpoints
-        std::size_t open_files_max = 256;                      ///< per disk
+        std::size_t open_files_max = 256;                      ///< per source, shared by its disks (each has some)
         std::size_t direct_bytes_min = direct_bytes_min_default;  ///< see ChunkStore
-        std::size_t map_pages_max = 64;                        ///< cached pages per sector map
+        std::size_t map_pages_max = 64;                        ///< cached pages per sector map of a source with few disks
+        std::uint64_t turn_ns = 250'000'000;                   ///< apply_some() ends after the step that passes it
+        std::size_t points_max = 10'000;                       ///< recovery points above which an agent gets no more
         std::size_t collect_budget = 256;                      ///< chunk files removed per call
     };
 
@@ -60,7 +62,7 @@ public:
                                                                Checkpoint checkpoint, HandOff* hand_off = nullptr);
 
     /// Applies whole batches and entries below `limit` (a committed end of a batch or entry) until about `budget_bytes` of
-    /// journal are consumed. An error leaves it unusable: reopen the source.
+    /// journal are consumed or Options::turn_ns are over: many small batches may ask for much work. An error leaves it unusable: reopen the source.
     [[nodiscard]] Result<ApplyReport> apply_some(Position limit, std::uint64_t budget_bytes);
     /// Syncs staging and maps, then stores where redo begins. Nothing to do is no error.
     [[nodiscard]] Result<void> checkpoint();
@@ -115,6 +117,8 @@ private:
     void make_point(bool from_server, std::uint64_t request, proto::PointKind kind, std::string name,
                     ApplyReport& report);
     [[nodiscard]] std::string why_no_point(const std::string& name) const;
+    [[nodiscard]] std::size_t share(std::size_t of_source, std::size_t least) const noexcept;
+    [[nodiscard]] std::size_t map_pages() const noexcept;
     [[nodiscard]] std::filesystem::path map_path(std::uint16_t slot, Position epoch, const char* kind) const;
     void drop_maps(std::uint16_t slot);
     [[nodiscard]] Result<void> restore_maps();

@@ -229,22 +229,23 @@ Result<void> ChunkStore::settle_chunk(std::uint32_t chunk) {
 }
 
 Result<void> ChunkStore::zero(Extent extent) {
-    std::uint64_t at = extent.sector * sector_bytes;
-    std::uint64_t left = extent.count * sector_bytes;
-    while (left > 0) {
-        const std::uint64_t inside = at % options_.chunk_bytes;
-        const std::uint64_t part = std::min(left, options_.chunk_bytes - inside);
-        BLKFERRY_TRY(zero_part(at / options_.chunk_bytes, inside, part));
-        left -= part;
-        at += part;
+    const std::uint64_t begin = extent.sector * sector_bytes;
+    const std::uint64_t end = extent.end() * sector_bytes;
+    const std::uint64_t first = begin / options_.chunk_bytes;
+    if (first > std::numeric_limits<std::uint32_t>::max())
+        return {};
+    // Only chunks that are there: a discard may span more of them than anybody could walk through.
+    for (auto it = chunks_.lower_bound(static_cast<std::uint32_t>(first)); it != chunks_.end(); ++it) {
+        const std::uint64_t base = it->first * options_.chunk_bytes;
+        if (base >= end)
+            break;
+        const std::uint64_t from = std::max(begin, base);
+        BLKFERRY_TRY(zero_part(it->first, from - base, std::min(end, base + options_.chunk_bytes) - from));
     }
     return {};
 }
 
-Result<void> ChunkStore::zero_part(std::uint64_t number, std::uint64_t inside, std::uint64_t bytes) {
-    if (number > std::numeric_limits<std::uint32_t>::max())
-        return {};
-    const auto chunk = static_cast<std::uint32_t>(number);
+Result<void> ChunkStore::zero_part(std::uint32_t chunk, std::uint64_t inside, std::uint64_t bytes) {
     const auto before = visible(chunk, current_);
     if (!before)
         return {};

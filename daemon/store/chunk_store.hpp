@@ -113,7 +113,7 @@ private:
     [[nodiscard]] Result<void> write_part(std::uint32_t chunk, std::uint64_t inside, std::span<const std::byte> data);
     [[nodiscard]] Result<std::shared_ptr<File>> direct_file(const Key& key);
     [[nodiscard]] Result<void> settle_chunk(std::uint32_t chunk);
-    [[nodiscard]] Result<void> zero_part(std::uint64_t number, std::uint64_t inside, std::uint64_t bytes);
+    [[nodiscard]] Result<void> zero_part(std::uint32_t chunk, std::uint64_t inside, std::uint64_t bytes);
     void remember(const Key& key, std::shared_ptr<File> file);
     void forget(const Key& key);
     [[nodiscard]] Result<void> sync_files();
@@ -124,7 +124,7 @@ private:
     const Options options_;
     const Generation opened_at_;
     Generation current_;
-    std::unordered_map<std::uint32_t, std::map<Generation, Version>> chunks_;
+    std::map<std::uint32_t, std::map<Generation, Version>> chunks_;
     std::size_t count_ = 0;
     std::uint64_t allocated_ = 0;
     std::list<Key> recent_;  ///< open files, newest use first

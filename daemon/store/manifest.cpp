@@ -103,19 +103,22 @@ json manifest_core(const Manifest& m) {
                          {"logical_block", d.logical_block},
                          {"chunk_bytes", d.chunk_bytes},
                          {"generation", d.generation}});
-    return {{"version", manifest_version},
-            {"serial", m.serial},
-            {"name", m.name},
-            {"source", m.source},
-            {"source_id", m.source_id.str()},
-            {"store", m.store.str()},
-            {"batch", m.batch},
-            {"mark", m.mark},
-            {"mark_time_ns", m.mark_time_ns},
-            {"made_ns", m.made_ns},
-            {"kind", to_string(m.kind)},
-            {"disks", std::move(disks)},
+    json core = {{"version", manifest_version},
+                 {"serial", m.serial},
+                 {"name", m.name},
+                 {"source", m.source},
+                 {"source_id", m.source_id.str()},
+                 {"store", m.store.str()},
+                 {"batch", m.batch},
+                 {"mark", m.mark},
+                 {"mark_time_ns", m.mark_time_ns},
+                 {"made_ns", m.made_ns},
+                 {"kind", to_string(m.kind)},
+                 {"disks", std::move(disks)},
             {"parent", m.parent_hash}};
+    if (m.scheduled)
+        core["scheduled"] = true;
+    return core;
 }
 
 Result<Manifest> manifest_core_from(const json& core) {
@@ -138,6 +141,9 @@ Result<Manifest> manifest_core_from(const json& core) {
     else if (kind != to_string(proto::PointKind::crash))
         in.refuse(fmt::format("has unknown kind {}", kind));
     m.parent_hash = in.text("parent", hash_digits);
+    m.scheduled = in.has("scheduled") && in.boolean("scheduled");
+    if (in.has("scheduled") && !m.scheduled)
+        in.refuse("says that it was not scheduled");  // left out then, so that each manifest has one form
     for (const json& d : in.array("disks", proto::disks_max)) {
         BLKFERRY_TRY_ASSIGN(ManifestDisk disk, disk_from(d));
         if (!m.disks.empty() && m.disks.back().slot >= disk.slot)

@@ -46,6 +46,7 @@ struct Manifest {
     std::uint64_t mark_time_ns = 0;  ///< source's wall time at the mark
     std::uint64_t made_ns = 0;       ///< server's wall time
     proto::PointKind kind = proto::PointKind::crash;
+    bool scheduled = false;          ///< made by the server's interval; else asked for
     std::vector<ManifestDisk> disks;
     std::string parent_hash;         ///< hash() of the point with serial - 1; 64 zeroes for the first
     // changes while the point lives; signed apart

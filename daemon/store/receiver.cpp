@@ -83,8 +83,19 @@ Result<void> Receiver::begin(std::span<const std::byte> body) {
     payload_bytes_ = 0;
     points_ = 0;
     touched_.fill(false);
+    named_.fill({});
     captured_.clear();
     saved_.reset();
+    return {};
+}
+
+/// An agent folds its batches, so what it names of a disk is hardly more than the disk. Sixteen bytes can name two tebibytes: without
+/// this bound one batch would be work for hours.
+Result<void> Receiver::name(const proto::ExtentEntry& e, const Disk& disk) {
+    std::uint64_t& named = named_[e.slot][proto::is_resync(e.kind) ? 1 : 0];
+    named += e.extent.count;
+    if (named > 2 * disk.info.sectors)
+        return refuse(batch_ + 1, fmt::format("its extents name more than twice the sectors of disk slot {}: a batch is to be folded", e.slot));
     return {};
 }
 
@@ -112,6 +123,7 @@ Result<void> Receiver::extents(std::span<const std::byte> body) {
             return refuse(batch_ + 1, fmt::format("extent at sector {} with {} sectors lies beyond the end of disk slot {} "
                                                   "({} sectors)",
                                                   e.extent.sector, e.extent.count, e.slot, known->info.sectors));
+        BLKFERRY_TRY(name(e, *known));
         if (!proto::is_resync(e.kind))
             captured_.push_back({e.slot, e.extent});
         else if (!known->epoch)

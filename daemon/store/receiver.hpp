@@ -51,6 +51,7 @@ private:
     };
     [[nodiscard]] Result<void> begin(std::span<const std::byte> body);
     [[nodiscard]] Result<void> extents(std::span<const std::byte> body);
+    [[nodiscard]] Result<void> name(const proto::ExtentEntry& entry, const Disk& disk);
     [[nodiscard]] Result<Disk*> disk(std::uint16_t slot, std::string_view what);
     [[nodiscard]] Result<void> dispatch(const proto::FrameHeader& header, std::span<const std::byte> body,
                                         Position position, Step& step);
@@ -73,6 +74,7 @@ private:
     std::uint64_t entries_ = 0;
     std::uint64_t payload_bytes_ = 0;
     std::uint64_t points_ = 0;
+    std::array<std::array<std::uint64_t, 2>, proto::disks_max> named_{};  ///< sectors of extents in the open batch: captured, resync
     std::array<bool, proto::disks_max> touched_{};  ///< slots with extents in the open batch
     std::vector<Captured> captured_;
 };

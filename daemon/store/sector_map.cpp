@@ -104,6 +104,12 @@ Result<SectorMap::Page*> SectorMap::page(std::uint64_t number, bool overwrite) {
 }
 
 Result<void> SectorMap::set(Extent extent) {
+    for (const Extent& part : full_.missing(extent))
+        BLKFERRY_TRY(set_new(part));
+    return {};
+}
+
+Result<void> SectorMap::set_new(Extent extent) {
     for (std::uint64_t at = extent.sector; at < extent.end();) {
         const std::uint64_t number = at / page_sectors;
         const std::uint64_t base = number * page_sectors;
@@ -113,11 +119,24 @@ Result<void> SectorMap::set(Extent extent) {
         p->dirty = true;
         at = end;
     }
+    const std::uint64_t first = (extent.sector + page_sectors - 1) / page_sectors * page_sectors;
+    const std::uint64_t past = extent.end() / page_sectors * page_sectors;
+    if (first < past) {
+        if (full_.runs() >= full_runs_max)
+            full_.clear();
+        full_.insert({first, past - first});
+    }
     return {};
 }
 
 Result<std::vector<Extent>> SectorMap::missing(Extent extent) {
     std::vector<Extent> out;
+    for (const Extent& part : full_.missing(extent))
+        BLKFERRY_TRY(missing_of(part, out));
+    return out;
+}
+
+Result<void> SectorMap::missing_of(Extent extent, std::vector<Extent>& out) {
     for (std::uint64_t at = extent.sector; at < extent.end();) {
         const std::uint64_t number = at / page_sectors;
         const std::uint64_t base = number * page_sectors;
@@ -135,7 +154,7 @@ Result<std::vector<Extent>> SectorMap::missing(Extent extent) {
         }
         at = base + end;
     }
-    return out;
+    return {};
 }
 
 Result<bool> SectorMap::test(std::uint64_t sector) {

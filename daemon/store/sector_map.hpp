@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "extent/extent.hpp"
+#include "extent/extent_set.hpp"
 #include "store/file.hpp"
 
 namespace blkferry::store {
@@ -41,10 +41,15 @@ public:
     /// Counts the whole set and takes its digest. Reads the file once, skipping holes.
     [[nodiscard]] Result<Summary> summary();
 
+    /// Blocks that its file has on the disk; 0 if nobody can tell.
+    [[nodiscard]] std::uint64_t allocated_bytes() const noexcept { return file_->allocated().value_or(0); }
+
     /// Writes dirty pages out and makes the file durable.
     [[nodiscard]] Result<void> sync();
 
 private:
+    /// Runs of pages known to be full: named again, they cost nothing. Forgotten when they become too many.
+    static constexpr std::size_t full_runs_max = 4096;
     struct Page {
         std::vector<std::uint64_t> words;
         bool dirty = false;
@@ -53,6 +58,8 @@ private:
     SectorMap(std::unique_ptr<File> file, std::size_t pages_max);
     /// `overwrite`: the caller sets the whole page, it need not be read.
     [[nodiscard]] Result<Page*> page(std::uint64_t number, bool overwrite);
+    [[nodiscard]] Result<void> set_new(Extent extent);
+    [[nodiscard]] Result<void> missing_of(Extent extent, std::vector<Extent>& out);
     [[nodiscard]] Result<void> flush();
     [[nodiscard]] Result<void> write_back(std::uint64_t number, Page& page);
 
@@ -60,6 +67,7 @@ private:
     const std::size_t pages_max_;
     std::list<std::uint64_t> recent_;
     std::unordered_map<std::uint64_t, Page> pages_;
+    ExtentSet full_;
     bool unsynced_ = false;
 };
 

@@ -152,7 +152,37 @@ void SourceStore::resolve(Disk& disk) {
     disk.last = applied->last;
 }
 
+/// Staging takes only what is written, but the maps of an epoch take a 4096th of what is merely named.
+Result<void> SourceStore::check_sizes(const proto::Hello& hello) const {
+    std::uint64_t sectors = 0;
+    for (const proto::DiskInfo& info : hello.disks)
+        sectors += info.sectors;  // disks_max * disk_sectors_max is no overflow
+    const std::uint64_t allowed = options_.disks_bytes_max / sector_bytes;
+    if (sectors > allowed)
+        return fail(Errc::no_space, fmt::format("the disks of source {} have {} sectors together, {} are allowed: raise source_size on the "
+                                                "server or protect fewer disks",
+                                                name_, sectors, allowed));
+    return {};
+}
+
+Result<void> SourceStore::check_quota(const proto::FrameHeader& header) const {
+    const bool epoch = header.type == proto::FrameType::epoch_begin;
+    if (options_.quota_bytes == 0 || (header.type != proto::FrameType::batch_begin && !epoch))
+        return {};
+    std::uint64_t bytes = used_bytes();
+    if (epoch)
+        for (const auto& [slot, disk] : table_.disks())
+            if (disk.present && disk.epoch)
+                bytes += disk.info.sectors / 8 * 2;
+    if (bytes < options_.quota_bytes)
+        return {};
+    return fail(Errc::no_space, fmt::format("source {} uses {} bytes{} of its quota of {}: raise source_quota or remove recovery points", name_,
+                                            used_bytes(), epoch ? fmt::format(", with the maps of a resync up to {},", bytes) : "",
+                                            options_.quota_bytes));
+}
+
 Result<proto::Welcome> SourceStore::connect(const proto::Hello& hello) {
+    BLKFERRY_TRY(check_sizes(hello));
     Session session;
     session.session = table_.session + 1;
     session.source_id = hello.source_id;
@@ -213,10 +243,8 @@ Result<void> SourceStore::disconnect() {
 }
 
 Result<Receiver::Step> SourceStore::take(const proto::FrameReader::View& frame) {
-    if (frame.header.type == proto::FrameType::batch_begin && options_.quota_bytes != 0 &&
-        used_bytes() >= options_.quota_bytes)
-        return fail(Errc::no_space, fmt::format("source {} uses {} bytes of its {}: raise its quota or remove recovery points",
-                                                name_, used_bytes(), options_.quota_bytes));
+    if (frame.header.type == proto::FrameType::batch_begin)
+        BLKFERRY_TRY(check_quota(frame.header));
     BodyArena::Piece raw;
     std::span<const std::byte> body = frame.wire;
     if (frame.header.codec == Codec::none) {
@@ -228,6 +256,8 @@ Result<Receiver::Step> SourceStore::take(const proto::FrameReader::View& frame) 
     }
     BLKFERRY_TRY_ASSIGN(const Position position, journal_->reserve(frame.whole.size()));
     BLKFERRY_TRY_ASSIGN(const Receiver::Step step, receiver_->take(frame.header, body, position));
+    if (frame.header.type == proto::FrameType::epoch_begin)
+        BLKFERRY_TRY(check_quota(frame.header));
     BLKFERRY_TRY_ASSIGN(const Journal::Appended put, journal_->append(EntryType::frame, frame.whole));
     if (step.batch_begin)
         batch_begin_ = put.position;
@@ -380,7 +410,8 @@ void SourceStore::publish_state() {
 
 Result<void> SourceStore::after_checkpoint() {
     const Position stored = applier_->stored().position;
-    const Position keep = options_.journal_keep_bytes;
+    const Position keep =
+        options_.quota_bytes == 0 ? options_.journal_keep_bytes : std::min(options_.journal_keep_bytes, options_.quota_bytes / 4);
     BLKFERRY_TRY(journal_->drop_below(stored > keep ? stored - keep : 0));
     if (context_.catalogue == nullptr)
         return {};

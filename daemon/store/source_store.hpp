@@ -37,7 +37,9 @@ struct SourceOptions {
     Applier::Options applier;
     std::uint64_t journal_keep_bytes = 256U << 20;  ///< applied journal kept for replay to any mark
     std::size_t hand_off_bytes = 7U << 20;          ///< received entries that wait in memory for the worker
-    std::uint64_t quota_bytes = 0;                  ///< 0: none. A new batch is refused above it
+    std::uint64_t quota_bytes = 0;                  ///< 0: none. A new batch is refused above it, a new epoch where its maps
+                                                    ///< could go above it; the journal kept is at most a quarter of it
+    std::uint64_t disks_bytes_max = 1ULL << 44;     ///< of all disks that a source announces together
 };
 
 struct SourceStatus {
@@ -80,8 +82,8 @@ public:
 
     // ---- loop ----
 
-    /// An agent said HELLO (its name was checked against its certificate). Refuses another machine (Errc::denied) and slots
-    /// that change their disk (Errc::conflict). Journals the session durably (blocking, one fdatasync) and voids an
+    /// An agent said HELLO (its name was checked against its certificate). Refuses another machine (Errc::denied), slots
+    /// that change their disk (Errc::conflict) and disks that are larger than allowed (Errc::no_space). Journals the session durably (blocking, one fdatasync) and voids an
     /// unfinished batch. Returns WELCOME with session, durable batch and mark, load_id and disks filled in.
     [[nodiscard]] Result<proto::Welcome> connect(const proto::Hello& hello);
 
@@ -165,6 +167,8 @@ private:
     void resolve(Disk& disk);
     void publish_state();
     [[nodiscard]] std::uint64_t used_bytes() const;
+    [[nodiscard]] Result<void> check_sizes(const proto::Hello& hello) const;
+    [[nodiscard]] Result<void> check_quota(const proto::FrameHeader& header) const;
     [[nodiscard]] Result<void> after_checkpoint();
 
     Context context_;

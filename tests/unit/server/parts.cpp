@@ -84,7 +84,7 @@ BOOST_AUTO_TEST_CASE(every_key_of_the_file_has_an_effect) {
     const auto config = config::parse_server(
         "listen = [\"192.0.2.1:1\", \"[::1]:2\"]\nstore = \"/srv\"\ncert = \"/a\"\nkey = \"/b\"\nca = \"/c\"\ncrl = \"/d\"\n"
         "manifest_key = \"/e\"\ncontrol_socket = \"/f\"\nsnapshot_engine = \"copy\"\nchunk = \"1MiB\"\npoint_interval_s = 3\n"
-        "points_keep = 4\njournal_keep = \"65MiB\"\njournal_backlog = \"66MiB\"\nwindow = \"5MiB\"\ndisk_reserve = \"6MiB\"\n"
+        "points_keep = 4\njournal_keep = \"65MiB\"\njournal_backlog = \"66MiB\"\nwindow = \"5MiB\"\ndisk_reserve = \"6MiB\"\nsource_size = \"8GiB\"\n"
         "source_quota = \"7MiB\"\nmax_sources = 8\napply_workers = 9\n",
         "s");
     BOOST_REQUIRE(config.has_value());
@@ -107,6 +107,7 @@ BOOST_AUTO_TEST_CASE(every_key_of_the_file_has_an_effect) {
     BOOST_TEST(o.window_bytes == 5 * mib);
     BOOST_TEST(o.disk_reserve_bytes == 6 * mib);
     BOOST_TEST(o.store.source.quota_bytes == 7 * mib);
+    BOOST_TEST(o.store.source.disks_bytes_max == 8192 * mib);
     BOOST_TEST(o.sources_max == 8U);
     BOOST_TEST(o.workers == 9U);
 }
@@ -143,6 +144,10 @@ BOOST_AUTO_TEST_CASE(admission_counts_and_names_its_limits) {
     r = a.enter("w");
     BOOST_REQUIRE(!r);
     BOOST_TEST(r.error().text == "limit of 3 connections in handshake reached");
+    BOOST_TEST((r.error().code == Errc::no_space));  // one that gives way makes room
+    r = a.enter("x");
+    BOOST_REQUIRE(!r);
+    BOOST_TEST((r.error().code == Errc::busy));  // but none gives way to an address that has its share
 }
 
 BOOST_AUTO_TEST_CASE(worker_pool_runs_in_order_and_drops_on_destruction) {

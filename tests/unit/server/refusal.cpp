@@ -2,6 +2,9 @@
 #undef BOOST_TEST_MODULE
 #include <boost/test/unit_test.hpp>
 
+#include <chrono>
+#include <thread>
+
 #include <list>
 #include <sys/socket.h>
 
@@ -289,6 +292,33 @@ BOOST_AUTO_TEST_CASE(an_agent_that_says_why_it_goes) {
     BOOST_TEST(log.count("\nforged") == 0U);
 }
 
+BOOST_AUTO_TEST_CASE(a_source_that_connects_without_end_is_slowed_down) {
+    stop();
+    options.greetings_max = 5;
+    start();
+    proto::PeerError e;
+    for (int i = 0; i < 20 && e.code.empty(); ++i) {
+        Client c = connect("web-1");
+        c.send(FrameType::hello, hello_of("web-1"));
+        const auto frame = c.next();
+        BOOST_REQUIRE(frame);
+        if (frame->header.type == FrameType::error)
+            e = proto::decode_peer_error(frame->body).value();
+    }
+    BOOST_TEST(e.code == "busy");
+    BOOST_TEST(e.text.find("connects too often") != std::string::npos);
+    Client other = connect("db-1");  // each source has its own share
+    BOOST_TEST(other.hello(hello_of("db-1")).session == 1U);
+    // And it comes back with time.
+    for (bool taken = false; !taken;) {
+        Client c = connect("web-1");
+        c.send(FrameType::hello, hello_of("web-1"));
+        const auto frame = c.next();
+        BOOST_REQUIRE(frame);
+        taken = frame->header.type == FrameType::welcome;
+    }
+}
+
 BOOST_AUTO_TEST_CASE(too_many_open_questions) {
     Client c = welcomed();
     const auto frames = frames_of(small());
@@ -356,6 +386,44 @@ BOOST_AUTO_TEST_CASE(floods_of_connections_do_not_keep_others_out) {
     Client good = connect("web-1");
     BOOST_TEST(good.hello(hello_of("web-1")).session == 1U);
     BOOST_TEST(log.count("event=refused") < 60U);  // a line a connection would fill the log
+}
+
+BOOST_AUTO_TEST_CASE(in_a_flood_from_many_addresses_the_oldest_handshake_gives_way) {
+    stop();
+    options.admission = {.connections_max = 200, .handshakes_max = 20, .address_max = 200, .address_handshakes_max = 100};
+    options.handshake_ns = 600'000'000'000;  // time does not help
+    start();
+    std::list<Client> flood;
+    for (int i = 0; i < 60; ++i)
+        flood.push_back(Client::plain(port));
+    BOOST_TEST(until([](Server& s) { return s.counters().accepted >= 60; }));
+    BOOST_TEST(in_loop([](Server& s) { return s.admission().handshakes(); }) <= 20U);
+    Client good = connect("web-1");
+    BOOST_TEST(good.hello(hello_of("web-1")).session == 1U);
+    BOOST_TEST(log.count("given up in its handshake") > 0U);
+    // Who has said HELLO does not give way.
+    for (int i = 0; i < 60; ++i)
+        flood.push_back(Client::plain(port));
+    BOOST_TEST(until([](Server& s) { return s.counters().accepted >= 121; }));
+    BOOST_TEST(in_loop([](Server& s) { return s.replicas().at("web-1")->report().connected; }));
+}
+
+BOOST_AUTO_TEST_CASE(a_frame_that_does_not_end_is_given_up) {
+    stop();
+    options.frame_ns = 300'000'000;
+    options.silence_ns = 600'000'000'000;
+    start();
+    Client c = connect("web-1");
+    BOOST_TEST(c.hello(hello_of("web-1")).session == 1U);
+    // A good header, and then its body byte by byte: the connection is never silent.
+    proto::FrameHeader header;
+    header.type = FrameType::heartbeat;
+    header.wire_len = header.raw_len = 60'000;
+    c.raw(proto::encode_header(header));
+    const Bytes byte(1, std::byte{'x'});
+    while (c.try_raw(byte) && log.count("event=disconnected") == 0)
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    BOOST_TEST(log.wait_for("no whole frame came"));
 }
 
 BOOST_AUTO_TEST_CASE(a_peer_that_reads_nothing_is_cut_off) {

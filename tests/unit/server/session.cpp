@@ -308,10 +308,30 @@ BOOST_AUTO_TEST_CASE(points_come_by_themselves_at_consistent_marks_and_old_ones_
     const auto points = in_loop([](Server& s) { return s.replicas().at("web-1")->store()->points().list(); });
     for (std::size_t i = 1; i < points.size(); ++i)
         BOOST_TEST(points[i].mark > points[i - 1].mark);
+    // Points asked for by the source do not push those of the interval out, only each other.
+    const auto scheduled = [&] {
+        std::vector<std::string> names;
+        for (const auto& p : in_loop([](Server& s) { return s.replicas().at("web-1")->store()->points().list(); }))
+            if (p.scheduled)
+                names.push_back(p.name);
+        return names;
+    };
+    BOOST_TEST(scheduled().size() == 3u);
+    for (std::uint64_t n = 10; n < 15; ++n, ++mark) {
+        Batch b{.number = n, .prev_mark = mark, .mark = mark + 1};
+        b.points = {{.request = n, .kind = proto::PointKind::crash, .name = "asked-" + std::to_string(n)}};
+        c.send(b);
+        BOOST_TEST(c.ack_of(n).mark == mark + 1);
+    }
+    BOOST_TEST(until([](Server& s) {
+        const auto all = s.replicas().at("web-1")->store()->points().list();
+        return all.size() == 6 && std::ranges::count_if(all, [](const auto& p) { return p.name.starts_with("asked-"); }) == 3;
+    }));
+    BOOST_TEST(scheduled().size() == 3u);
     // An inconsistent mark gets none.
-    Batch b{.number = 10, .prev_mark = mark, .mark = mark + 1, .consistent = false};
+    Batch b{.number = 15, .prev_mark = mark, .mark = mark + 1, .consistent = false};
     c.send(b);
-    BOOST_TEST(c.ack_of(10).mark == mark + 1);
+    BOOST_TEST(c.ack_of(15).mark == mark + 1);
     BOOST_TEST(until([&](Server& s) { return s.replicas().at("web-1")->report().store.applied_mark == mark + 1; }));
     BOOST_TEST(in_loop([](Server& s) { return s.replicas().at("web-1")->report().store.newest_point_mark; }) == mark);
 }

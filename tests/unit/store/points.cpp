@@ -45,6 +45,15 @@ BOOST_AUTO_TEST_CASE(manifest_round_trips_and_every_changed_byte_shows) {
     const std::string text = encode(m, signer.get()).value();
     BOOST_TEST((decode_manifest(text, signer.get()).value().manifest == m));
     BOOST_TEST((decode_manifest(text, nullptr).value().manifest == m));
+    Manifest planned = m;
+    planned.scheduled = true;
+    const std::string planned_text = encode(planned, signer.get()).value();
+    BOOST_TEST((decode_manifest(planned_text, signer.get()).value().manifest == planned));
+    BOOST_TEST(planned.hash() != m.hash());  // who made it cannot be changed afterwards
+    BOOST_TEST(text.find("scheduled") == std::string::npos);
+    std::string spelled_out = encode(planned, nullptr).value();
+    spelled_out.replace(spelled_out.find("\"scheduled\":true"), 16, "\"scheduled\":false");
+    BOOST_TEST(!decode_manifest(spelled_out, nullptr).has_value());
     for (std::size_t i = 0; i < text.size(); ++i)
         for (const char flip : {'\x01', '\x10'}) {
             std::string bad = text;

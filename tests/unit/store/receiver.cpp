@@ -169,6 +169,24 @@ BOOST_AUTO_TEST_CASE(epoch_rules) {
     refused(r.extents({resync}), "no open epoch");
 }
 
+BOOST_AUTO_TEST_CASE(a_batch_that_names_a_disk_again_and_again_is_refused) {
+    const ExtentEntry all{2, ExtentKind::discard, {0, 1000}};
+    const ExtentEntry all_resync{2, ExtentKind::resync_same, {0, 1000}};
+    Rig r;
+    BOOST_REQUIRE(r.begin().has_value());
+    BOOST_REQUIRE(r.epoch(50).has_value());
+    BOOST_TEST(r.extents({all, all, all_resync, all_resync}).has_value());  // each kind has its own account
+    refused(r.extents({zero_at_5}), "more than twice the sectors of disk slot 2");
+    Rig again;
+    BOOST_REQUIRE(again.begin().has_value());
+    BOOST_REQUIRE(again.extents({all, all}).has_value());
+    BOOST_REQUIRE(again.end({{0, 1000}}, 2).has_value());
+    again.batch = 6;  // the next batch begins anew
+    again.index = 0;
+    BOOST_REQUIRE(again.begin(120, 130).has_value());
+    BOOST_TEST(again.extents({all}).has_value());
+}
+
 BOOST_AUTO_TEST_CASE(too_many_points_are_refused) {
     Rig r;
     BOOST_REQUIRE(r.begin().has_value());

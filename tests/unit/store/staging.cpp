@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <ostream>
 #include <random>
@@ -356,6 +357,27 @@ BOOST_AUTO_TEST_CASE(without_direct_writes_all_goes_through_the_page_cache) {
                boost::test_tools::per_element());
 }
 
+/// A discard of everything on the largest disk there may be walks over the chunks that are there, not over those that could be.
+BOOST_AUTO_TEST_CASE(zeroes_over_an_enormous_disk_cost_what_is_there) {
+    CrashFs fs;
+    const auto engine = make_copy_engine();
+    auto store = ChunkStore::open(fs, "/disk", *engine, {chunk_bytes_unit, 4}, 1).value();
+    constexpr std::uint64_t chunk_sectors = chunk_bytes_unit / sector_bytes;
+    const std::vector<std::uint64_t> places{0, 3 * chunk_sectors + 5, 1'000'000 * chunk_sectors, ((1ULL << 32) - 1) * chunk_sectors};
+    for (const std::uint64_t at : places)
+        BOOST_REQUIRE(store->write({at, 1}, Bytes(512, std::byte{1})).has_value());
+    // From the second one's own sector to the end of the disk, 2^44 chunks on.
+    const std::uint64_t from = places[1];
+    for (int i = 0; i < 1000; ++i)
+        BOOST_REQUIRE(store->zero({from, (1ULL << 54) - from}).has_value());
+    Bytes sector(512);
+    for (const std::uint64_t at : places) {
+        BOOST_REQUIRE(store->read(at, sector, 1).has_value());
+        BOOST_TEST((sector[0] == (at == 0 ? std::byte{1} : std::byte{0})));
+    }
+    BOOST_REQUIRE(store->zero({1ULL << 53, 1000}).has_value());  // beyond all chunks
+}
+
 BOOST_AUTO_TEST_CASE(sector_map_equals_a_set) {
     for (std::uint64_t seed = 1; seed <= 6; ++seed) {
         BOOST_TEST_CONTEXT("seed " << seed) {
@@ -380,6 +402,35 @@ BOOST_AUTO_TEST_CASE(sector_map_equals_a_set) {
             BOOST_TEST((map->summary().value() == SectorMap::Summary{set.sectors(), digest.value()}));
         }
     }
+}
+
+/// What is full already is neither written nor read again: a thousand discards of a whole disk cost one.
+BOOST_AUTO_TEST_CASE(sector_map_forgets_nothing_and_repeats_nothing) {
+    const auto dir = temporary();
+    const auto fs = make_posix_file_system();
+    auto map = SectorMap::create(*fs, dir / "map", 2).value();
+    constexpr std::uint64_t sectors = 1ULL << 28;  // 128 GiB: a map of 32 MiB
+    BOOST_REQUIRE(map->set({5, sectors}).has_value());
+    BOOST_REQUIRE(map->sync().has_value());
+    const auto written = std::filesystem::last_write_time(dir / "map");
+    for (int i = 0; i < 1000; ++i) {
+        BOOST_REQUIRE(map->set({0x8000, sectors - 0x8000}).has_value());
+        BOOST_REQUIRE(map->missing({0x8000, sectors - 0x8000}).value().empty());
+    }
+    BOOST_REQUIRE(map->sync().has_value());
+    BOOST_TEST((std::filesystem::last_write_time(dir / "map") == written));
+    BOOST_TEST((map->missing({0, sectors + 10}).value() == std::vector<Extent>{{0, 5}, {sectors + 5, 5}}));
+    BOOST_TEST(map->summary().value().sectors == sectors);
+    BOOST_TEST(map->allocated_bytes() >= sectors / 8);
+    // So many runs that what is known of full pages is dropped in between: only memory, no bit.
+    auto islands = SectorMap::create(*fs, dir / "islands", 2).value();
+    for (std::uint64_t i = 0; i < 5000; ++i)
+        BOOST_REQUIRE(islands->set({i * 0x10000, 0x8000}).has_value());
+    for (std::uint64_t i = 0; i < 5000; i += 7)
+        BOOST_TEST((islands->missing({i * 0x10000, 0x10000}).value() == std::vector<Extent>{{i * 0x10000 + 0x8000, 0x8000}}));
+    map.reset();
+    islands.reset();
+    std::filesystem::remove_all(dir);
 }
 
 BOOST_AUTO_TEST_CASE(sector_map_is_sparse_on_the_real_file_system) {

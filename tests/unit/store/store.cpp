@@ -293,6 +293,48 @@ BOOST_AUTO_TEST_CASE(a_quota_refuses_batches_with_no_space) {
     BOOST_TEST((source->take(view).error().code == Errc::no_space));
 }
 
+proto::FrameReader::View view_of(const Bytes& frame) {
+    return {proto::decode_header(std::span(frame).first<proto::frame_header_bytes>()).value(), frame,
+            std::span(frame).subspan(proto::frame_header_bytes)};
+}
+
+/// The maps of a resync grow with what a source names, not with what it sends.
+BOOST_AUTO_TEST_CASE(disks_too_large_and_epochs_whose_maps_may_pass_the_quota_are_refused) {
+    const Folder folder;
+    const SystemClock clock;
+    StoreOptions o = options();
+    o.source.disks_bytes_max = 1ULL << 40;
+    o.source.quota_bytes = 300ULL << 20;
+    auto opened = Store::open(folder.path / "store", clock, o).value();
+    auto source = opened->open_source("web1").value();
+    Model model(1, 2, 3000);
+    proto::Hello hello = model.hello();
+    hello.disks[0].sectors = (1ULL << 40) / sector_bytes;
+    const auto refused = source->connect(hello);
+    BOOST_REQUIRE(!refused.has_value());
+    BOOST_TEST((refused.error().code == Errc::no_space));
+    BOOST_TEST(refused.error().text.find("source_size") != std::string::npos);
+    hello.disks[0].sectors -= hello.disks[1].sectors;
+    BOOST_REQUIRE(source->connect(hello).has_value());
+
+    // An epoch of the small disk fits into the quota, one of the large disk could take 512 MiB of maps.
+    for (const std::uint16_t slot : {hello.disks[1].slot, hello.disks[0].slot}) {
+        std::vector<Bytes> frames(2);
+        Bytes body;
+        encode(proto::BatchBegin{0, 1, 1}, body);
+        proto::encode_frame(proto::FrameType::batch_begin, 1, 0, body, nullptr, frames[0]);
+        body.clear();
+        encode(proto::EpochBegin{.slot = slot, .sectors = 8}, body);
+        proto::encode_frame(proto::FrameType::epoch_begin, 1, 1, body, nullptr, frames[1]);
+        BOOST_REQUIRE(source->connect(hello).has_value());
+        BOOST_REQUIRE(source->take(view_of(frames[0])).has_value());
+        const auto r = source->take(view_of(frames[1]));
+        BOOST_TEST(r.has_value() == (slot == hello.disks[1].slot));
+        if (!r)
+            BOOST_TEST((r.error().code == Errc::no_space), r.error().text);
+    }
+}
+
 /// A sanitized plugin does not load into an nbdkit that is not: the ordinary build runs this one.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool sanitized = true;
