@@ -364,13 +364,15 @@ BOOST_AUTO_TEST_CASE(nbdkit_serves_a_point_while_replication_goes_on) {
     const std::string plugin = fmt::format("{} store={} source=web1 point=p1 key={}", NBDKIT_PLUGIN, dir.string(),
                                            (dir / "keys/manifest.pub.pem").string());
     const auto out = (folder.path / "out.img").string();
-    BOOST_TEST(run(fmt::format("nbdkit -U - {} disk=0 --run 'nbdcopy \"$uri\" {}'", plugin, out)) == 0);
+    // A socket of its own for each: with "-U -" nbdkit leaves its folder in /tmp when it refuses to start.
+    auto nbdkit = [&, n = 0]() mutable { return fmt::format("nbdkit -U {}", (folder.path / fmt::format("nbd{}", n++)).string()); };
+    BOOST_TEST(run(fmt::format("{} {} disk=0 --run 'nbdcopy \"$uri\" {}'", nbdkit(), plugin, out)) == 0);
     BOOST_TEST((file_bytes(out) == images[0]));
-    BOOST_TEST(run(fmt::format("nbdkit -U - -r {} disk=3 --run 'qemu-img convert -O raw \"$uri\" {}.2'", plugin, out)) == 0);
+    BOOST_TEST(run(fmt::format("{} -r {} disk=3 --run 'qemu-img convert -O raw \"$uri\" {}.2'", nbdkit(), plugin, out)) == 0);
     BOOST_TEST((file_bytes(out + ".2") == images[1]));
-    BOOST_TEST(run(fmt::format("nbdkit -U - {} disk=5 --run true 2>/dev/null", plugin)) != 0);
-    BOOST_TEST(run(fmt::format("nbdkit -U - {} disk=0 nonsense=1 --run true 2>/dev/null", plugin)) != 0);
-    BOOST_TEST(run(fmt::format("nbdkit -U - {} store={} source=web1 point=none --run true 2>/dev/null", NBDKIT_PLUGIN,
+    BOOST_TEST(run(fmt::format("{} {} disk=5 --run true 2>/dev/null", nbdkit(), plugin)) != 0);
+    BOOST_TEST(run(fmt::format("{} {} disk=0 nonsense=1 --run true 2>/dev/null", nbdkit(), plugin)) != 0);
+    BOOST_TEST(run(fmt::format("{} {} store={} source=web1 point=none --run true 2>/dev/null", nbdkit(), NBDKIT_PLUGIN,
                                dir.string())) != 0);
 }
 
