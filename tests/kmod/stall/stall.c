@@ -23,10 +23,13 @@ static atomic_t stalls = ATOMIC_INIT(0);
 
 static int stall_enter(struct kprobe *p, struct pt_regs *regs)
 {
-	/* by the clock, not udelay(): an emulated machine may have calibrated its loops wrong */
-	u64 end = ktime_get_ns() + (u64)ms * NSEC_PER_MSEC;
+	/*
+	 * By the clock, not udelay(): an emulated machine may have calibrated its loops wrong.
+	 * By its fast reader: where the probe is a breakpoint this is as in an NMI.
+	 */
+	u64 end = ktime_get_mono_fast_ns() + (u64)ms * NSEC_PER_MSEC;
 
-	while (ktime_get_ns() < end)
+	while (ktime_get_mono_fast_ns() < end)
 		cpu_relax();
 	WRITE_ONCE(hits, atomic_inc_return(&stalls));
 	return 0;
