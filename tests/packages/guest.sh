@@ -85,7 +85,7 @@ agent_starts() {
     [ -d /sys/module/blkferry ]
     # CAP_SYS_ADMIN alone
     [ "$(capabilities blkferry-agent)" = "0000000000200000 blkferry-agent" ]
-    until_true 120 is connected true
+    is state STOPPED
 }
 
 protects() {
