@@ -191,6 +191,10 @@ void Source::cut_power(std::size_t disk) {
 }
 
 void Source::reboot(bool power_cut) {
+    // No ring waits for those that were not tracked: nobody knows whether they had happened when a point was made.
+    for (const Flying& f : flying_)
+        if (!f.tracked)
+            life().vague.push_back({f.disk, f.write.sector, f.write.sectors, UINT64_MAX});
     for (Flying& f : flying_)
         if (!f.executed && world_.below(2) == 0) {
             const std::uint64_t part = world_.between(1, f.write.sectors);
