@@ -3,10 +3,16 @@
 # Functions for guests that replicate to a server on the host (vmtest/chain.py). Needs these files in the guest:
 #   kmod:blkferry.ko  build:blkferry  build:blkferry-agent  tests/vm/guest/chain.sh
 
+# bf_tell_agent STATUS: ends the script; prints the end of the agent's log if it failed.
+bf_tell_agent() {
+	[ "$1" = 0 ] || tail -n 60 /tmp/agent.log
+	exit "$1"
+}
+
 # agent_setup [KEY=VALUE ...]: loads the module, writes agent.toml; further keys are TOML lines.
 agent_setup() {
 	# What the agent said is the first thing to read when the case fails.
-	trap 'bf_status=$?; [ "$bf_status" = 0 ] || tail -n 60 /tmp/agent.log; exit "$bf_status"' EXIT
+	trap 'bf_tell_agent $?' EXIT
 	insmod /opt/blkferry/blkferry.ko
 	mkdir -p /etc/blkferry /var/lib/blkferry/agent
 	printf '%s' "$BF_CA" | base64 -d >/etc/blkferry/ca.pem
