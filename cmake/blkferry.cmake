@@ -61,7 +61,7 @@ function(blkferry_test name)
   target_link_libraries(test_${name} PRIVATE blkferry_flags ${A_DEPS} Boost::unit_test_framework)
   set_target_properties(test_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND test_${name})
-  set_tests_properties(${name} PROPERTIES LABELS unit SKIP_RETURN_CODE 77 TIMEOUT 300)
+  set_tests_properties(${name} PROPERTIES LABELS unit SKIP_RETURN_CODE 77 TIMEOUT 1200)
 endfunction()
 
 # blkferry_fuzzer(name SOURCES... [DEPS libs...]): a libFuzzer program in build-fuzz; in every other build the same file
