@@ -193,6 +193,17 @@ void Agent::tick() {
 
 // ---- State ----------------------------------------------------------------------------------------------------------
 
+namespace {
+
+/// Why nothing can be sent to `server`; `said` is the cause of its last heartbeat (docs/protocol.md), empty if it told none.
+std::string blocked_cause(const std::string& server, const std::string& said) {
+    if (said.empty())
+        return fmt::format("network: the connection to {} takes no data", server);
+    return fmt::format("{}{}: {} takes no data meanwhile", said, said == "server disk" ? ", too little free space" : "", server);
+}
+
+}  // namespace
+
 std::string Agent::stall_cause() const {
     for (const Missing& m : missing_)
         return fmt::format("disk {}: {}", m.record.identity.name, m.why);
@@ -209,7 +220,7 @@ std::string Agent::stall_cause() const {
     if (link != nullptr && link->throttled())
         return fmt::format("bandwidth limit of {}", config::format_rate(bucket_.rate()));
     if (link != nullptr && link->blocked())
-        return fmt::format("network: the connection to {} takes no data", config::to_string(config_.server));
+        return blocked_cause(config::to_string(config_.server), server_.cause);
     if (shipper_.window_full() || shipper_.waits_for_server())
         return fmt::format("server: batches are not acknowledged{}{}", server_.cause.empty() ? "" : ": ", server_.cause);
     return fmt::format("nothing was shipped for {} s", (now - progress_ns_) / (1000 * ms));
