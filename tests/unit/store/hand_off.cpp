@@ -67,8 +67,8 @@ BOOST_AUTO_TEST_CASE(a_hole_is_no_answer) {
 }
 
 BOOST_AUTO_TEST_CASE(a_body_larger_than_all_room_is_not_kept) {
-    HandOff h(100);
     std::atomic<int> alive{0};
+    HandOff h(100);
     h.push(entry(0, 500, 300, &alive));
     BOOST_TEST(h.bytes() == 0u);
     BOOST_TEST(alive == 0);
@@ -77,8 +77,8 @@ BOOST_AUTO_TEST_CASE(a_body_larger_than_all_room_is_not_kept) {
 }
 
 BOOST_AUTO_TEST_CASE(memory_is_bounded_in_bytes_entries_and_batches) {
-    HandOff h(1U << 20);
     std::atomic<int> alive{0};
+    HandOff h(1U << 20);
     for (Position at = 0; at < 100'000; ++at) {
         h.push(entry(at * 10, at * 10 + 10, 1, &alive));  // tiny bodies: their number counts, not their bytes
         h.push_batch(at * 10, at * 10 + 10);
@@ -92,8 +92,8 @@ BOOST_AUTO_TEST_CASE(memory_is_bounded_in_bytes_entries_and_batches) {
 }
 
 BOOST_AUTO_TEST_CASE(what_was_given_lives_on) {
-    HandOff h(1000);
     std::atomic<int> alive{0};
+    HandOff h(1000);
     h.push(entry(7, 20, 100, &alive));
     {
         const auto held = h.find(7);
