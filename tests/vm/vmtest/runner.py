@@ -9,6 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
+from . import accel
 from .image import Missing, build_files
 from .kernel import Kernel
 from .paths import VmError, machine_lock
@@ -180,6 +181,18 @@ def run_case(case: Case, kernel: Kernel, results: Path, acceleration: str = "tcg
     return result
 
 
+def run_emulated(case: Case, kernel: Kernel, results: Path, acceleration: str, keep: bool) -> Result:
+    """run_case(), once or twice more if the guest died of the emulator's own fault (accel.runs_stale_code)."""
+    for again in range(3):
+        result = run_case(case, kernel, results, acceleration, keep)
+        stale = result.verdict == FAIL and any(accel.STALE_CODE in finding for finding in result.findings)
+        if not stale or acceleration == "kvm" or not accel.runs_stale_code():
+            break
+        if again < 2:
+            print(f"again: {kernel.name}/{case.name}: {accel.STALE_CODE}, a known fault of this QEMU", flush=True)
+    return result
+
+
 def skip_by_kernel(case: Case, kernel: Kernel) -> str:
     """Reason why the case is not for this kernel, or nothing."""
     names = (kernel.name, kernel.series)
@@ -205,7 +218,7 @@ def run_all(cases: list[Case], kernels: list[Kernel], results: Path, show, keep:
                         build_files(guest, kernel)
                     with machine_lock():
                         kvm = kvm_works(kernel, results / "kvm-trial")
-                        result = run_case(case, kernel, results, "kvm" if kvm else "tcg", keep)
+                        result = run_emulated(case, kernel, results, "kvm" if kvm else "tcg", keep)
                 collected.append(result)
                 show(result)
                 if result.verdict == SKIP:

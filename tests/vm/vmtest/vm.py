@@ -180,8 +180,7 @@ class Vm:
             processor = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-la57", "-smp", "1"]
         else:
             cpu = "host,-arch-capabilities" if self.acceleration == "kvm" else "max,-la57"
-            accelerator = "kvm" if self.acceleration == "kvm" else accel.tcg()
-            processor = ["-accel", accelerator, "-cpu", cpu, "-smp", str(guest.cpus)]
+            processor = ["-accel", self.acceleration, "-cpu", cpu, "-smp", str(guest.cpus)]
         command = [accel.QEMU, "-machine", machine(self.slow), *processor, "-m", str(guest.memory), "-nodefaults", "-nographic",
                    "-no-reboot", "-no-user-config", "-name", self.name,
                    "-kernel", str(self.kernel.vmlinuz), "-initrd", str(initramfs),

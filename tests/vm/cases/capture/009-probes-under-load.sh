@@ -4,6 +4,7 @@
 # binaries: fio
 # files: kmod:blkferry.ko cc:tests/kmod/guest/bft
 # disk: data,size=64M
+# cpus: 1
 # timeout: 240
 
 data=$(disk data)

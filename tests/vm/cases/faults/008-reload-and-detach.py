@@ -54,4 +54,4 @@ kernel_clean
 CASE = fault_case(
     "under I/O: rmmod is refused while attached, partition tables are read again, the disk is detached below the agent, "
     "the module is unloaded and loaded; the replica ends equal",
-    fault_guest(SCRIPT, binaries=["sfdisk", "blockdev"], disks=[Disk("data", "16M")], timeout=260))
+    fault_guest(SCRIPT, binaries=["sfdisk", "blockdev"], cpus=1, disks=[Disk("data", "16M")], timeout=260))
