@@ -80,20 +80,29 @@ Result<void> SourceStore::recover() {
     return {};
 }
 
+/// A SESSION that no agent asked for: the present one, with its disks as they are.
+Session SourceStore::own_session(std::string_view why) const {
+    Session session;
+    session.session = table_.session;
+    session.source_id = table_.source_id;
+    session.load_id = table_.load_id;
+    session.time_ns = context_.clock.realtime_ns();
+    session.agent_version = fmt::format("none: {}", why);
+    for (const auto& [slot, disk] : table_.disks())
+        if (disk.present)
+            session.disks.push_back(disk.info);
+    return session;
+}
+
 /// A part of the journal that was acknowledged is gone, and with it writes and resync data that the source will not send again.
 /// So every disk counts as not in step with the source, as if its tracking had been interrupted: a session of a load that
 /// no module has says so to both halves of the store and, at the next WELCOME, to the agent, which compares all blocks.
 Result<void> SourceStore::distrust() {
     if (table_.disks().empty())
         return {};
-    Session session;
-    session.session = table_.session + 1;
-    session.source_id = table_.source_id;
-    session.time_ns = context_.clock.realtime_ns();
-    session.agent_version = "none: journal damaged";
-    for (const auto& [slot, disk] : table_.disks())
-        if (disk.present)
-            session.disks.push_back(disk.info);
+    Session session = own_session("journal damaged");
+    ++session.session;
+    session.load_id = {};
     BLKFERRY_TRY(append_session(session));
     BLKFERRY_TRY(journal_->commit());
     return {};
@@ -228,16 +237,7 @@ Result<void> SourceStore::disconnect() {
     if (!receiver_->in_batch())
         return {};
     receiver_->reset();
-    Session session;
-    session.session = table_.session;
-    session.source_id = table_.source_id;
-    session.load_id = table_.load_id;
-    session.time_ns = context_.clock.realtime_ns();
-    session.agent_version = "none: connection ended in a batch";
-    for (const auto& [slot, disk] : table_.disks())
-        if (disk.present)
-            session.disks.push_back(disk.info);
-    BLKFERRY_TRY(append_session(session));
+    BLKFERRY_TRY(append_session(own_session("connection ended in a batch")));
     push_mark();
     return append_wanted_points();
 }

@@ -157,6 +157,7 @@ private:
     [[nodiscard]] Result<void> recover();
     [[nodiscard]] Result<void> distrust();
     [[nodiscard]] Result<void> replay(const EntryView& entry);
+    [[nodiscard]] Session own_session(std::string_view why) const;
     [[nodiscard]] Result<void> append_session(const Session& session);
     [[nodiscard]] Result<Position> append_text(EntryType type, const std::string& text);
     void hand_over(JournalEntry entry);
