@@ -44,6 +44,13 @@ def tail(text, lines=40):
     return "\n".join(text.strip().splitlines()[-lines:])
 
 
+def said(detail, most=300):
+    """The last line that says why, for the list of what did not pass."""
+    lines = [line.strip() for line in detail.splitlines() if re.search(r"\w", line)]
+    telling = [line for line in lines if re.search(r"fail|error|ERROR|what\(\)|expected|assert|timed out", line, re.IGNORECASE)]
+    return f": {(telling or lines)[-1][:most]}" if lines else ""
+
+
 def build(folder, *flags, environment=None, targets=()):
     """Configures and builds one tree, or some targets of it; returns None or the failure as a result row."""
     status, output = run(["cmake", "-S", ".", "-B", folder, "-G", "Ninja", *flags],
@@ -202,8 +209,9 @@ def suite_vm():
 
 
 def suite_fuzz():
-    """A short slice of every fuzz target, from its corpus."""
-    status, output = run(["tests/fuzz/run.sh", os.environ.get("FUZZ_SECONDS", "10")])
+    """A short slice of every fuzz target, from its corpus; always the same one (FUZZ_SEED chooses another)."""
+    status, output = run(["tests/fuzz/run.sh", os.environ.get("FUZZ_SECONDS", "10")],
+                         env={"FUZZ_SEED": "1", **os.environ})
     yield "fuzz slice", "passed" if status == 0 else "failed", tail(output)
 
 
@@ -255,7 +263,7 @@ def main(names):
             counts[outcome] += 1
             print(f"{outcome}: {row}" + (f"\n{detail}" if detail and outcome != "passed" else ""), flush=True)
             if outcome != "passed":
-                problems.append(f"{outcome}: {name}: {row}" + (f": {detail}" if outcome == "skipped" else ""))
+                problems.append(f"{outcome}: {name}: {row}{said(detail)}")
         print(f"== {name} took {time.monotonic() - begin:.0f} s", flush=True)
     for problem in problems:
         print(problem)

@@ -38,7 +38,10 @@ void check_members(const Json& m) {
             BLKFERRY_ASSERT(list->size() <= 64);
         BLKFERRY_ASSERT(key == "cmd" || !only_members(m, {}));
     }
-    BLKFERRY_ASSERT(!need_string(m, "no such member") && get_u64(m, "no such member", 7).value() == 7);
+    // The fuzzer reads the strings it is compared with: it writes any name that stands here into a message.
+    constexpr const char* absent = "no such member";
+    if (!m.contains(absent))
+        BLKFERRY_ASSERT(!need_string(m, absent) && get_u64(m, absent, 7).value() == 7);
     const Error told = error_of(m);
     BLKFERRY_ASSERT(error_of(error_message(told)).code == told.code);
 }

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds the fuzz targets with clang, AddressSanitizer and UndefinedBehaviorSanitizer, and runs each for SECONDS.
 # usage: tests/fuzz/run.sh SECONDS [TARGET...]   (targets: the fuzz_* programs, e.g. "frame batch"; default: all)
+# FUZZ_SEED=N: the same inputs in the same order each time, as far as the seconds go; default: a new seed, told in the log.
 # What is found new stays in build-fuzz/corpus/TARGET, crashes in build-fuzz/crashes/TARGET-*; exit status 1 if any.
 set -eu
 seconds=${1:?usage: tests/fuzz/run.sh SECONDS [TARGET...]}
@@ -41,11 +42,12 @@ for target; do
     dictionary=
     [ ! -f "$root/tests/fuzz/dictionaries/$target.dict" ] || dictionary=-dict=$root/tests/fuzz/dictionaries/$target.dict
     # No single allocation is sized by the input: malloc_limit_mb holds all of them far below the memory limit.
-    if ! "$build/tests/fuzz_$target" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=2048 \
+    if ! "$build/tests/fuzz_$target" -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -max_len=65536 -timeout=10 -rss_limit_mb=2048 \
         -malloc_limit_mb=256 ${dictionary:+"$dictionary"} -print_final_stats=1 -artifact_prefix="$build/crashes/$target-" "$build/corpus/$target" \
         "$root/tests/fuzz/corpus/$target" >"$build/crashes/$target.log" 2>&1; then
         failed="$failed $target"
         tail -40 "$build/crashes/$target.log"
+        grep -h '^INFO: Seed' "$build/crashes/$target.log" || true
     fi
     grep -E '^stat::number_of_executed_units|^stat::new_units_added' "$build/crashes/$target.log" || true
 done
