@@ -4,6 +4,8 @@
  * capability, takes bf_admin_sem, does one thing and replies.
  */
 #include <linux/capability.h>
+#include <linux/file.h>
+#include <linux/fs.h>
 #include <linux/module.h>
 
 #include "cut.h"
@@ -26,6 +28,7 @@ static const struct nla_policy bf_policy[BLKFERRY_A_MAX + 1] = {
 	[BLKFERRY_A_FREEZE_DEVS] = { .type = NLA_BINARY,
 				     .len = BLKFERRY_FREEZE_MAX * sizeof(u64) },
 	[BLKFERRY_A_FREEZE_MS] = NLA_POLICY_RANGE(NLA_U32, 1, BLKFERRY_FREEZE_MS_MAX),
+	[BLKFERRY_A_FD] = { .type = NLA_U32 },
 };
 
 static struct nlattr *bf_attr(struct genl_info *info, u16 attr)
@@ -124,20 +127,50 @@ static int bf_do_seq_floor(struct sk_buff *skb, struct genl_info *info)
 	return err;
 }
 
-static int bf_do_attach(struct sk_buff *skb, struct genl_info *info)
+/*
+ * The device to attach, and the caller's open file of it.  An open device has its
+ * driver: to open it once more loads none.  A driver that registers a generic
+ * netlink family (nbd) would wait for the lock that we are called under.
+ */
+static struct file *bf_open_file(struct genl_info *info, dev_t *dev)
 {
 	struct nlattr *a = bf_attr(info, BLKFERRY_A_DEV);
+	struct nlattr *fd = a ? bf_attr(info, BLKFERRY_A_FD) : NULL;
+	struct inode *inode;
+	struct file *file;
+
+	if (!fd)
+		return ERR_PTR(-EINVAL);
+	if (!bf_decode_dev(nla_get_u64(a), dev)) {
+		NL_SET_ERR_MSG_ATTR(info->extack, a, "not a device number");
+		return ERR_PTR(-EINVAL);
+	}
+	file = fget(nla_get_u32(fd));
+	if (!file) {
+		NL_SET_ERR_MSG_ATTR(info->extack, fd, "the descriptor is not open");
+		return ERR_PTR(-EBADF);
+	}
+	inode = file_inode(file);
+	if (S_ISBLK(inode->i_mode) && inode->i_rdev == *dev)
+		return file;
+	NL_SET_ERR_MSG_ATTR(info->extack, fd, "the descriptor is not one of the device");
+	fput(file);
+	return ERR_PTR(-EINVAL);
+}
+
+static int bf_do_attach(struct sk_buff *skb, struct genl_info *info)
+{
 	struct bf_disk_config cfg = {};
 	int err = bf_allowed(skb, info->extack);
 	struct bf_disk *d;
+	struct file *file;
 	dev_t dev;
 
-	if (err || !a)
-		return err ? err : -EINVAL;
-	if (!bf_decode_dev(nla_get_u64(a), &dev)) {
-		NL_SET_ERR_MSG_ATTR(info->extack, a, "not a device number");
-		return -EINVAL;
-	}
+	if (err)
+		return err;
+	file = bf_open_file(info, &dev);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
 	if (info->attrs[BLKFERRY_A_DATA_BYTES])
 		cfg.data_bytes = nla_get_u64(info->attrs[BLKFERRY_A_DATA_BYTES]) ?: 1;
 	if (info->attrs[BLKFERRY_A_DESCS])
@@ -149,6 +182,7 @@ static int bf_do_attach(struct sk_buff *skb, struct genl_info *info)
 	if (!err)
 		err = bf_reply_disk(info, d);
 	up_write(&bf_admin_sem);
+	fput(file);
 	return err;
 }
 

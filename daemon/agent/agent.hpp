@@ -76,8 +76,8 @@ private:
     // agent_disks.cpp
     void attach_all();
     [[nodiscard]] Result<void> attach(const ProtectedDisk& record, const std::vector<BlockDevice>& devices);
-    [[nodiscard]] Result<capture::DiskInfo> attach_device(std::uint64_t dev);
-    [[nodiscard]] Result<capture::Ring> open_ring(capture::DiskInfo& info);
+    [[nodiscard]] Result<capture::DiskInfo> attach_device(std::uint64_t dev, const std::string& path);
+    [[nodiscard]] Result<capture::Ring> open_ring(capture::DiskInfo& info, const std::string& path);
     void detach(std::uint16_t slot, bool from_module);
     [[nodiscard]] Result<void> reattach_all();
     [[nodiscard]] std::vector<BlockDevice> devices() const;

@@ -92,8 +92,8 @@ Result<void> Agent::attach(const ProtectedDisk& record, const std::vector<BlockD
     auto m = std::make_unique<Member>();
     m->disk.record = record;
     m->disk.record.identity = d.identity;
-    BLKFERRY_TRY_ASSIGN(auto info, attach_device(d.dev));
-    BLKFERRY_TRY_ASSIGN(auto ring, open_ring(info));
+    BLKFERRY_TRY_ASSIGN(auto info, attach_device(d.dev, d.path));
+    BLKFERRY_TRY_ASSIGN(auto ring, open_ring(info, d.path));
     m->disk.id = info.disk;
     m->disk.dev = d.dev;
     m->disk.name = info.name.empty() ? d.identity.name : info.name;
@@ -120,13 +120,14 @@ Result<void> Agent::attach(const ProtectedDisk& record, const std::vector<BlockD
 }
 
 /// The module keeps a disk attached while no agent runs: then this finds it.
-Result<capture::DiskInfo> Agent::attach_device(std::uint64_t dev) {
+Result<capture::DiskInfo> Agent::attach_device(std::uint64_t dev, const std::string& path) {
     BLKFERRY_TRY_ASSIGN(const auto attached, tracker_->list());
     const auto it = std::ranges::find(attached, dev, &capture::DiskInfo::dev);
     if (it != attached.end())
         return *it;
     capture::AttachRequest request;
     request.dev = dev;
+    request.path = path;
     for (std::uint64_t bytes = config_.ring_bytes;; bytes /= 2) {
         request.data_bytes = bytes;
         auto info = tracker_->attach(request);
@@ -140,14 +141,14 @@ Result<capture::DiskInfo> Agent::attach_device(std::uint64_t dev) {
 }
 
 /// A ring that breaks the contract is of no use: the disk is attached anew, which marks all of it.
-Result<capture::Ring> Agent::open_ring(capture::DiskInfo& info) {
+Result<capture::Ring> Agent::open_ring(capture::DiskInfo& info, const std::string& path) {
     BLKFERRY_TRY_ASSIGN(auto memory, tracker_->open_ring(info.disk));
     auto ring = capture::Ring::open(std::move(memory));
     if (ring)
         return ring;
     log_.error("disk={} event=bad_ring error={}", info.name, service::quote(ring.error().text));
     BLKFERRY_TRY(tracker_->detach(info.disk));
-    BLKFERRY_TRY_ASSIGN(info, attach_device(info.dev));
+    BLKFERRY_TRY_ASSIGN(info, attach_device(info.dev, path));
     BLKFERRY_TRY_ASSIGN(memory, tracker_->open_ring(info.disk));
     return capture::Ring::open(std::move(memory));
 }

@@ -259,8 +259,12 @@ Result<std::uint64_t> NetlinkTracker::find_device(const std::string& path) {
 }
 
 Result<DiskInfo> NetlinkTracker::attach(const AttachRequest& request) {
+    const Fd device(::open(request.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (!device)
+        return fail_errno(errno, fmt::format("cannot open device {}", request.path));
     BLKFERRY_TRY_ASSIGN(NlMsg m, impl_->message(BLKFERRY_CMD_ATTACH, NLM_F_ACK));
     BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_DEV, request.dev));
+    BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_FD, static_cast<std::uint32_t>(device.get())));
     if (request.data_bytes)
         BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_DATA_BYTES, *request.data_bytes));
     if (request.descs)

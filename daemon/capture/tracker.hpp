@@ -66,6 +66,7 @@ struct DiskInfo {
 
 struct AttachRequest {
     std::uint64_t dev = 0;
+    std::string path;                         ///< of the block device `dev`; opened for the time of the call
     std::optional<std::uint64_t> data_bytes;  ///< rounded up to a power of two
     std::optional<std::uint32_t> descs;
     std::optional<std::uint32_t> inline_max;

@@ -296,10 +296,13 @@ enum blkferry_cmd {
 	 */
 	BLKFERRY_CMD_SEQ_FLOOR,
 	/*
-	 * DEV, DATA_BYTES?, DESCS?, INLINE_MAX? -> the disk's attributes.
+	 * DEV, FD, DATA_BYTES?, DESCS?, INLINE_MAX? -> the disk's attributes.
 	 * Starts in BITMAP with every bit of the active map set.
-	 * ENODEV no such device, EEXIST attached already, EINVAL a partition or
-	 * a size out of range, EROFS read-only, EOPNOTSUPP zoned or DAX,
+	 * FD is a descriptor of the caller that has DEV open, so that no driver is
+	 * looked for or loaded while generic netlink's lock is held; it may be
+	 * closed after the call.  EBADF it is not open.
+	 * ENODEV no such device, EEXIST attached already, EINVAL a partition, FD is
+	 * not DEV or a size out of range, EROFS read-only, EOPNOTSUPP zoned or DAX,
 	 * ENOMEM, ENOSPC BLKFERRY_DISKS_MAX reached; the extended ack says more.
 	 */
 	BLKFERRY_CMD_ATTACH,
@@ -384,6 +387,7 @@ enum blkferry_attr {
 	BLKFERRY_A_LATENCY,		/* binary: struct blkferry_latency[] */
 	BLKFERRY_A_TICKS,		/* u64, not 0 */
 	BLKFERRY_A_TICKS_NS,		/* u64, not 0: what TICKS last */
+	BLKFERRY_A_FD,			/* u32: a descriptor of the caller */
 	BLKFERRY_A_MAX_PLUS_1
 };
 #define BLKFERRY_A_MAX (BLKFERRY_A_MAX_PLUS_1 - 1)

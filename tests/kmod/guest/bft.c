@@ -2,6 +2,7 @@
 /* bft: drives the module from a test guest. Every command exits with 0, or with 1 and prints the error's name. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,12 +130,14 @@ static int do_cut(int argc, char **argv)
     return end(&r, show_numbers);
 }
 
-static int do_attach(int argc, char **argv)
+static int do_attach(const char *file, int argc, char **argv)
 {
     struct request r;
 
     nl_request(&r, BLKFERRY_CMD_ATTACH, 0);
     nl_put_u64(&r, BLKFERRY_A_DEV, device_number(argv[0]));
+    /* "attach-by FILE DEV …": what the module must refuse if FILE is not DEV; the process' end closes it */
+    nl_put_u32(&r, BLKFERRY_A_FD, (uint32_t)open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (argc > 1)
         nl_put_u64(&r, BLKFERRY_A_DATA_BYTES, strtoull(argv[1], NULL, 0));
     if (argc > 2)
@@ -193,7 +196,9 @@ int main(int argc, char **argv)
     } else if (!strcmp(argv[1], "cut")) {
         err = do_cut(argc - 2, argv + 2);
     } else if (!strcmp(argv[1], "attach") && argc > 2) {
-        err = do_attach(argc - 2, argv + 2);
+        err = do_attach(argv[2], argc - 2, argv + 2);
+    } else if (!strcmp(argv[1], "attach-by") && argc > 3) {
+        err = do_attach(argv[2], argc - 3, argv + 3);
     } else if (!strcmp(argv[1], "maps") && argc > 2) {
         err = abuse_maps((uint32_t)strtoul(argv[2], NULL, 0));
     } else if (!strcmp(argv[1], "count") && argc > 4) {
@@ -208,7 +213,7 @@ int main(int argc, char **argv)
     }
 usage:
     if (err == 2)
-        fprintf(stderr, "usage: bft info | floor SEQ | list | events N | attach DEV [DATA_BYTES [DESCS [INLINE]]]\n"
+        fprintf(stderr, "usage: bft info | floor SEQ | list | events N | [attach | attach-by FILE] DEV [DATA_BYTES [DESCS [INLINE]]]\n"
                         "  | get|latency|detach|begin|end ID | clear|dirty ID [SECTOR NR]... | cut [MS DEV...]\n"
                         "  | count DEV N BYTES | sgwrite DEV BLOCK | maps ID | tail ID N|hN | follow ID SOURCE REPLICA [compare] [DELAY_US]\n");
     return err;

@@ -36,6 +36,10 @@ expect_equal "node mode" "$(stat -c %a "/dev/blkferry/$id")" 600
 refused EEXIST bft attach "$data"
 refused EROFS bft attach "$(disk locked)"
 refused ENODEV bft detach 99
+# The caller proves that it has the device open: nothing is loaded below the module.
+refused EBADF bft attach-by /no/such/file "$parts"
+refused EINVAL bft attach-by /etc/passwd "$parts"
+refused EINVAL bft attach-by "$data" "$parts"
 printf 'label: gpt\n,16M\n' | sfdisk -q --no-reread "$parts"
 blockdev --rereadpt "$parts" || partx --add "$parts"
 retry 10 test -b "${parts}1"
