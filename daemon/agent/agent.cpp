@@ -178,7 +178,8 @@ void Agent::tick() {
     rates_.feed(now, {captured, c.payload_durable, session_->wire_bytes(), c.resync_bytes, c.payload_durable},
                 shipper_.unsent_bytes() > 0);
     shipper_.set_drain_rate(config_.bandwidth == 0 ? rates_.drain() : std::min(rates_.drain(), bucket_.rate()));
-    const std::uint64_t moved = session_->wire_bytes() + shipper_.durable_mark() + c.batches;
+    // Bytes of batches, not of the wire: heartbeats fit into buffers of which nobody takes anything any more.
+    const std::uint64_t moved = c.batch_bytes + shipper_.durable_mark() + c.batches;
     if (moved != moved_ || shipper_.drained())
         progress_ns_ = now;
     moved_ = moved;
@@ -195,11 +196,9 @@ void Agent::tick() {
 
 namespace {
 
-/// Why nothing can be sent to `server`; `said` is the cause of its last heartbeat (docs/protocol.md), empty if it told none.
-std::string blocked_cause(const std::string& server, const std::string& said) {
-    if (said.empty())
-        return fmt::format("network: the connection to {} takes no data", server);
-    return fmt::format("{}{}: {} takes no data meanwhile", said, said == "server disk" ? ", too little free space" : "", server);
+/// Why `server` takes nothing, by the cause of its last heartbeat (docs/protocol.md).
+std::string held_cause(const std::string& server, const std::string& said) {
+    return fmt::format("{}{}: {} takes no data meanwhile", said, said == proto::held_by_disk ? ", too little free space" : "", server);
 }
 
 }  // namespace
@@ -216,13 +215,15 @@ std::string Agent::stall_cause() const {
     const std::uint64_t now = loop::Loop::now_ns();
     if (!session_->established() || now - progress_ns_ < stall_ns)
         return {};
+    if (!server_.cause.empty())
+        return held_cause(config::to_string(config_.server), server_.cause);
     const Link* link = session_->link();
     if (link != nullptr && link->throttled())
         return fmt::format("bandwidth limit of {}", config::format_rate(bucket_.rate()));
     if (link != nullptr && link->blocked())
-        return blocked_cause(config::to_string(config_.server), server_.cause);
+        return fmt::format("network: the connection to {} takes no data", config::to_string(config_.server));
     if (shipper_.window_full() || shipper_.waits_for_server())
-        return fmt::format("server: batches are not acknowledged{}{}", server_.cause.empty() ? "" : ": ", server_.cause);
+        return "server: batches are not acknowledged";
     return fmt::format("nothing was shipped for {} s", (now - progress_ns_) / (1000 * ms));
 }
 

@@ -94,9 +94,9 @@ Result<void> Connector::begin_connect(const Address& address) {
     if (!socket_)
         return fail_errno(errno, "cannot make a socket");
     const int on = 1;
-    const unsigned user_timeout_ms = 20'000;
     (void)::setsockopt(socket_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    (void)::setsockopt(socket_.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
+    // No TCP_USER_TIMEOUT: it would also end a connection whose server lives but takes nothing for a while, because its disk is
+    // full. A dead server is known by its silence (Session::tick), a path that swallows our data by ours (the server ends it).
     if (::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address.raw), address.length) != 0 &&
         errno != EINPROGRESS)
         return fail_errno(errno, fmt::format("cannot connect to {}", text_));

@@ -341,7 +341,6 @@ std::span<const std::byte> Shipper::front() {
 }
 
 void Shipper::consume(std::size_t bytes) {
-    counters_.frame_bytes += bytes;
     if (feeding_ == Feeding::control) {
         control_at_ += bytes;
         if (control_at_ == control_.front().size()) {
@@ -352,6 +351,7 @@ void Shipper::consume(std::size_t bytes) {
         return;
     }
     BLKFERRY_ASSERT(feeding_ == Feeding::batch);
+    counters_.batch_bytes += bytes;
     OutBatch& batch = *out_[sending_];
     bool released = false;
     const std::size_t job = batch.frame_index();

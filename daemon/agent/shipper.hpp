@@ -59,7 +59,7 @@ struct ShipperCounters {
     std::uint64_t resync_payload = 0;  ///< of them shipped as data, before compression
     std::uint64_t payload_durable = 0; ///< captured payload (before folding) acknowledged
     std::uint64_t batches = 0;
-    std::uint64_t frame_bytes = 0;     ///< frames handed to the link
+    std::uint64_t batch_bytes = 0;     ///< of batches, handed to the link; without heartbeats and questions
 };
 
 /// Makes batches of what the rings hold and ships them: merge, fold, encode in the pool, hand to the link in order.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.hpp"
@@ -63,6 +64,10 @@ struct Welcome {
 };
 void encode(const Welcome& m, std::vector<std::byte>& out);
 [[nodiscard]] Result<Welcome> decode_welcome(std::span<const std::byte> body);
+
+/// Causes in the server's heartbeats: it reads nothing from the connection while it names one of them.
+inline constexpr std::string_view held_by_disk = "server disk";    ///< too little free space in its store
+inline constexpr std::string_view held_by_apply = "server apply";  ///< too much journal that is not applied
 
 /// HEARTBEAT, agent -> server: how the source stands; server -> agent: how the replica stands. Both in one shape.
 struct Heartbeat {

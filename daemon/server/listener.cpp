@@ -19,6 +19,7 @@ namespace {
 constexpr int backlog = 512;
 constexpr int accepts_per_turn = 64;
 constexpr std::uint64_t pause_ns = 200'000'000;
+/// For heartbeats that nobody acknowledges: all that tells of a dead agent while its source is held and it is not read from.
 constexpr unsigned user_timeout_ms = 20'000;
 constexpr int bind_retry_ms = 50;
 

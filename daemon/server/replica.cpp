@@ -447,11 +447,11 @@ void Replica::update_hold() {
     if (store_) {
         const auto& o = around_.options;
         const std::uint64_t behind = store_->durable().position - store_->applied();
-        const std::uint64_t limit = cause_ == "server apply" ? o.backlog_bytes_max / 8 * 7 : o.backlog_bytes_max;
+        const std::uint64_t limit = cause_ == proto::held_by_apply ? o.backlog_bytes_max / 8 * 7 : o.backlog_bytes_max;
         if (around_.disk_low)
-            cause = "server disk";
+            cause = proto::held_by_disk;
         else if (behind > limit)
-            cause = "server apply";
+            cause = proto::held_by_apply;
     }
     if (cause != cause_) {
         if (!cause.empty())

@@ -94,14 +94,29 @@ class FaultBench(Bench):
         before = self.durable_mark()
         eventually("the durable mark moves on", lambda: self.durable_mark() > before, seconds)
 
+    def end_equal(self, what, seconds=300):
+        """O1: stops the writers, waits until nothing is left to ship and compares every disk with a new point."""
+        self.producer.ask("stop")
+        self.settled(seconds=seconds)
+        self.check_equal(what)
+
+    def rest_equal(self, what, seconds=300):
+        """end_equal(), and the writers go on."""
+        self.end_equal(what, seconds)
+        self.producer.ask("start")
+
+    def points_good(self):
+        """Every recovery point verifies: manifest, and all content by its digests."""
+        for point in self.points():
+            if not call(self.server_socket, "verify_point", source=self.source, point=point["point"], seconds=300)["equal"]:
+                raise Failure(f"point {point['point']} is damaged")
+
     def end(self, what, whole_allowed=False):
         """Stops the writers and checks everything."""
         self.wait_state("CONTINUOUS", seconds=300)
-        self.producer.ask("stop")
-        self.settled(seconds=300)
+        self.end_equal(what)
         if self.ordered:
             self.check_order()
-        self.check_equal(what)
         if not whole_allowed and self.whole_syncs() != self.whole:
             raise Failure(f"{what}: a whole disk was synced again")
 

@@ -67,10 +67,7 @@ def kill_during_sync(rng, victims, count):
                 b.start_agent() if v == "agent" else b.start_server()
             b.wait_state("CONTINUOUS", seconds=180)
             b.newest_mark = 0
-            b.producer.ask("stop")
-            b.settled(seconds=180)
-            b.check_equal("after a kill during the initial sync")
-            b.producer.ask("start")
+            b.rest_equal("after a kill during the initial sync")
             call(b.agent_socket, "unprotect", devices=devices)
         b.producer.ask("stop")
     return count
@@ -109,9 +106,7 @@ def killed_while_the_ring_overflows(rng):
             if not b.agent.alive:
                 b.start_agent()
             eventually("a session", lambda: b.status()["connected"], 90)
-        b.producer.ask("stop")
-        b.settled(seconds=300)
-        b.check_equal("after kills while the ring overflowed")
+        b.end_equal("after kills while the ring overflowed")
     return count
 
 
@@ -164,10 +159,7 @@ def source_goes_down(rng):
             b.start_agent()
             b.producer.ask("start")
             b.wait_state("CONTINUOUS", seconds=180)
-            b.producer.ask("stop")
-            b.settled(seconds=180)
-            b.check_equal("after the source came back")
-            b.producer.ask("start")
+            b.rest_equal("after the source came back")
         b.producer.ask("stop")
         if b.whole_syncs() - b.whole < count:
             raise Failure("a source that came back was assumed clean")

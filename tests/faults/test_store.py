@@ -44,6 +44,11 @@ class Volume:
         subprocess.run(["umount", "-l", str(self.mount)], check=False)
 
 
+def says_full(bench):
+    """A write that failed ("no space left"), or one that was not tried ("too little free space")."""
+    return "space" in bench.status()["cause"].lower()
+
+
 @case("server disk full and freed again", "O1 C1; held with its cause, no point damaged")
 def disk_full(rng):
     count = trials(2)
@@ -54,15 +59,75 @@ def disk_full(rng):
             b.run()
             for _ in range(count):
                 volume.fill(rng.randrange(0, 4 << 20))
-                # A write that failed ("no space left"), or one that was not tried ("too little free space").
-                eventually("the source says that the server's disk is full", lambda: "space" in b.status()["cause"].lower(), 90)
+                eventually("the source says that the server's disk is full", lambda: says_full(b), 90)
                 time.sleep(rng.uniform(0.1, 1))
                 volume.free()
                 b.moves_on(120)
             b.end("after a full disk of the server", whole_allowed=False)
-            for point in b.points():
-                if not call(b.server_socket, "verify_point", source=b.source, point=point["point"])["equal"]:
-                    raise Failure(f"point {point['point']} is damaged")
+            b.points_good()
+    finally:
+        volume.close()
+    return count
+
+
+#: Below the reserve of the volume (a tenth of it), and enough for what is on its way: the server holds the source, nothing fails.
+HELD_FREE = 24 << 20
+#: Longer than anything may wait for a peer that is silent, and than the time for which the agent's socket used to try.
+HELD_S = 26
+
+
+@case("server disk full for longer than a peer may be silent", "O1 C1; the same connection all along, no session is begun anew")
+def held_long(rng):
+    count = trials(1)
+    b = FaultBench(mixed(rng.randrange(1000)), linked=False)  # fills what lies between: the window is shut
+    volume = Volume(b.dir, 400)
+    try:
+        with b:
+            b.run()
+            sessions = b.status()["counters"]["sessions"]
+            for _ in range(count):
+                volume.fill(HELD_FREE)
+                eventually("the source says that the server's disk is full", lambda: says_full(b), 90)
+                until = time.monotonic() + HELD_S * rng.uniform(1, 1.3)
+                while time.monotonic() < until:
+                    status = b.status()
+                    if not status["connected"] or status["counters"]["sessions"] != sessions:
+                        raise Failure(f"the connection was given up while the server held the source: {status['cause']}")
+                    time.sleep(0.5)
+                if not says_full(b):
+                    raise Failure(f"the cause was forgotten: {b.status()['cause']!r}")
+                volume.free()
+                b.moves_on(120)
+                if b.status()["counters"]["sessions"] != sessions:
+                    raise Failure("a new session was begun when the disk was freed")
+            b.end("after a disk that was full for long")
+    finally:
+        volume.close()
+    return count
+
+
+@case("half-open connection while the server holds the source", "O1 O2 C1; noticed within 30 s")
+def held_and_silent(rng):
+    count = trials(1)
+    b = FaultBench(ORDERED, server="point_interval_s = 1")
+    volume = Volume(b.dir, 400)
+    try:
+        with b:
+            b.run()
+            for _ in range(count):
+                volume.fill(HELD_FREE)
+                eventually("the source says that the server's disk is full", lambda: says_full(b), 90)
+                # The window is shut and stays shut, and now nobody is behind it any more.
+                b.link.stall()
+                began = time.monotonic()
+                eventually("the agent notices the dead peer", lambda: not b.status()["connected"], 60)
+                if time.monotonic() - began > 30:
+                    raise Failure(f"a dead peer was noticed after {time.monotonic() - began:.0f} s only")
+                b.link.flow()
+                b.link.cut()
+                volume.free()
+                b.moves_on(120)
+            b.end("after a silent link and a full disk")
     finally:
         volume.close()
     return count
@@ -92,12 +157,8 @@ def damage_journal(rng, count, damage):
             b.start_server()
             b.newest_mark = 0  # what was behind the damage is gone: the mark may go back, and the replica says so
             b.wait_state("CONTINUOUS", seconds=240)
-        b.producer.ask("stop")
-        b.settled(seconds=300)
-        b.check_equal("after damage to the journal")
-        for point in b.points():
-            if not call(b.server_socket, "verify_point", source=b.source, point=point["point"])["equal"]:
-                raise Failure(f"point {point['point']} is damaged")
+        b.end_equal("after damage to the journal")
+        b.points_good()
     return count
 
 
