@@ -65,6 +65,10 @@ test-vm: deps  ## guests with the real module: make test-vm KERNEL=name|package|
 test-packages: deps  ## the packages installed, booted, upgraded and purged in a Debian guest (long)
 	@python3 tests/suites.py packages installed
 
+.PHONY: kernels
+kernels: deps  ## build the module for every kernel of the table, run its guests, write docs/KERNELS.md (hours): make kernels KERNEL="5.10 7.2" CASES=kmod
+	@tests/vm/kernel-table $(KERNEL) $(if $(CASES),--cases $(CASES))
+
 .PHONY: debug-kernel
 debug-kernel: deps  ## build a kernel with sanitizers for guests (long): make debug-kernel VARIANT=kasan|kcsan
 	@tests/vm/debug-kernel/build $(or $(VARIANT),kasan)

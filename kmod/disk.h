@@ -23,7 +23,7 @@
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
-#include <linux/timekeeping.h>
+#include <linux/ktime.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 

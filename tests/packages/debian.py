@@ -13,7 +13,7 @@ from rows import Failure, need, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/vm"))
-from vmtest import accel  # noqa: E402
+from vmtest import accel, chroot  # noqa: E402
 from vmtest.paths import BUILD, CACHE, file_lock, machine_lock  # noqa: E402
 
 SUITE = "bookworm"
@@ -65,10 +65,8 @@ class Root:
 
     def call(self, script, timeout_s=1200, check=True):
         """Runs a shell script in the root, with /proc, /sys and /dev in a mount namespace of its own."""
-        outer = ('mount --bind "$1" "$1" && cd "$1" && mount -t proc proc proc && mount -t sysfs -o ro sysfs sys && '
-                 'mount --bind /dev dev && mount -t tmpfs tmpfs run && exec chroot . /bin/sh -euc "$2"')
-        return run(["unshare", "--mount", "--pid", "--fork", "sh", "-euc", outer, "sh", self.path, script],
-                   timeout_s=timeout_s, check=check, env=CLEAN_ENVIRONMENT)
+        return run(chroot.command(self.path, "/bin/sh", "-euc", script), timeout_s=timeout_s, check=check,
+                   env=CLEAN_ENVIRONMENT)
 
     def listing(self):
         """Every file of the root that packages may have put or left there; not what apt, dpkg and the logs keep."""

@@ -12,14 +12,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
+from .apt import Apt, foreign, foreign_root, host_suite, run_command
 from .paths import CACHE, VM_DIR, VmError, file_lock
 
 TABLE = VM_DIR / "kernels.table"
-APT_OPTIONS = ["-q", "-o", "APT::Sandbox::User=root"]
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console")
 BUILT = "source:"  # in the table: not a package to fetch but a source that debug-kernel/build builds
 # Options of a kernel that make it so slow that deadlines have to grow.
@@ -34,6 +33,7 @@ class TableRow:
     suite: str
     image: tuple[str, ...]
     modules: tuple[str, ...]
+    uses: str = "run"  # "run": built for and booted; "build": built for only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Kernel:
     packages: tuple[str, ...]
     boot_modules: tuple[str, ...]
     image: Path | None = None  # where it is not under root
+    builder: Path | None = None  # root of its own release, with its headers and compiler, if that is not the host's
 
     @property
     def vmlinuz(self) -> Path:
@@ -87,45 +88,15 @@ def read_table(path: Path = TABLE) -> dict[str, TableRow]:
         if not line:
             continue
         fields = line.split()
-        if len(fields) != 4:
-            raise VmError(f"{path}:{number}: {len(fields)} columns, 4 wanted: name suite image modules")
-        name, suite, image, modules = fields
+        if len(fields) != 5:
+            raise VmError(f"{path}:{number}: {len(fields)} columns, 5 wanted: name suite image modules uses")
+        name, suite, image, modules, uses = fields
+        if uses not in ("run", "build"):
+            raise VmError(f"{path}:{number}: use {uses} of kernel {name}: can be run or build")
         if name in rows:
             raise VmError(f"{path}:{number}: kernel {name} is defined twice")
-        rows[name] = TableRow(name, suite, tuple(image.split("|")), tuple(modules.split(",")))
+        rows[name] = TableRow(name, suite, tuple(image.split("|")), tuple(modules.split(",")), uses)
     return rows
-
-
-def host_suite() -> str:
-    """Debian codename of the host, from os-release."""
-    for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VERSION_CODENAME="):
-            return line.split("=", 1)[1].strip('"')
-    return "unknown"
-
-
-def run_command(args: list[str], cwd: Path | None = None) -> str:
-    """Run a host command and return its output; a failure is a VmError with the command's own words."""
-    try:
-        done = subprocess.run(args, cwd=cwd, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise VmError(f"{args[0]} is not installed on this host: {error}") from error
-    if done.returncode != 0:
-        raise VmError(f"command failed ({done.returncode}): {' '.join(args)}\n{done.stdout}{done.stderr}".rstrip())
-    return done.stdout
-
-
-def package_depends(package: str) -> list[str]:
-    """Direct dependencies by name; empty if the package is unknown to apt."""
-    done = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True, check=False)
-    return re.findall(r"^ *\|?Depends: (\S+)$", done.stdout, re.MULTILINE)
-
-
-def has_candidate(package: str) -> bool:
-    """True if apt can download the package."""
-    done = subprocess.run(["apt-cache", "policy", package], capture_output=True, text=True, check=False)
-    found = re.search(r"^  Candidate: (\S+)$", done.stdout, re.MULTILINE)
-    return found is not None and found.group(1) != "(none)"
 
 
 def version_key(package: str) -> list[int]:
@@ -133,36 +104,47 @@ def version_key(package: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", package)]
 
 
-def resolve_image(row: TableRow) -> str | None:
+def resolve_image(row: TableRow, apt: Apt) -> str | None:
     """Name of the newest installable image package of a table row, or None if apt knows none."""
     for wanted in row.image:
         if "*" in wanted:
             prefix = wanted.split("*", 1)[0]
-            names = run_command(["apt-cache", "pkgnames", prefix]).split()
-            matches = [name for name in names if fnmatch.fnmatchcase(name, wanted) and has_candidate(name)]
-            if "cloud" not in wanted:
-                matches = [name for name in matches if "cloud" not in name and "-rt-" not in name]
+            names = apt.names(prefix)
+            matches = [name for name in names if fnmatch.fnmatchcase(name, wanted) and apt.has_candidate(name)]
+            # The pattern of the plain flavour matches the others too.
+            matches = [name for name in matches if all(word in wanted or word not in name
+                                                       for word in ("cloud", "-rt-", "unsigned", "dbg"))]
             if matches:
                 return max(matches, key=version_key)
             continue
-        if re.match(r"linux-image-\d+\.\d+\.\d", wanted) and has_candidate(wanted):
+        if re.match(r"linux-image-\d+\.\d+\.\d", wanted) and apt.has_candidate(wanted):
             return wanted
-        images = [name for name in package_depends(wanted) if re.match(r"linux-image-\d", name)]
+        images = [name for name in apt.depends(wanted) if re.match(r"linux-image-\d", name)]
         if images:
             return max(images, key=version_key)
     return None
 
 
-def package_list(image: str) -> list[str]:
-    """Every package wanted for an image: itself, its headers, the common headers and the build tools."""
+def package_list(image: str, apt: Apt) -> list[str]:
+    """Every package wanted for an image: itself, its headers, the common headers and the build tools; in this order."""
     release = image.removeprefix("linux-image-")
     headers = f"linux-headers-{release}"
-    depends = package_depends(headers)
+    depends = apt.depends(headers)
     common = [name for name in depends if name.startswith("linux-headers-") and name.endswith("-common")]
     kbuild = [name for name in depends if name.startswith("linux-kbuild-")]
     if not common or not kbuild:
         raise VmError(f"package {headers} has no -common or linux-kbuild dependency: run apt-get update")
-    return [image, headers, common[0], kbuild[0]]
+    # Since 7.0 the image's package only names others: the kernel (linux-binary), its modules, its base.
+    parts = [name for name in apt.depends(image) if name.startswith("linux-") and name.endswith(f"-{release}")]
+    return [image, headers, common[0], kbuild[0], *parts]
+
+
+def newest(row: TableRow, apt: Apt) -> tuple[str, list[str]]:
+    """Release and packages of the newest kernel of the row."""
+    image = resolve_image(row, apt)
+    if image is None:
+        raise VmError(f"kernel {row.name}: apt knows no package {' or '.join(row.image)}")
+    return image.removeprefix("linux-image-"), package_list(image, apt)
 
 
 def relocate_headers(root: Path, release: str) -> None:
@@ -180,16 +162,22 @@ def relocate_headers(root: Path, release: str) -> None:
             path.symlink_to(os.path.relpath(target, modules))
 
 
-def unpack(packages: list[str], release: str, target: Path) -> None:
+def unpack(packages: list[str], release: str, target: Path, apt: Apt) -> None:
     """Download `packages` and unpack them to `target`, which appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as temporary:
         debs = Path(temporary) / "debs"
         debs.mkdir()
-        run_command(["apt-get", *APT_OPTIONS, "download", *packages], cwd=debs)
+        apt.download(packages, debs)
         root = Path(temporary) / "root"
         for deb in sorted(debs.glob("*.deb")):
             run_command(["dpkg-deb", "-x", str(deb), str(root)])
+        # Since 7.0 the kernel and its configuration are beside its modules.
+        for name in ("vmlinuz", "config"):
+            beside = root / "usr/lib/modules" / release / name
+            if beside.is_file():
+                (root / "boot").mkdir(exist_ok=True)
+                beside.rename(root / "boot" / f"{name}-{release}")
         if not (root / "boot" / f"vmlinuz-{release}").is_file():
             raise VmError(f"package {packages[0]} holds no boot/vmlinuz-{release}")
         # Since trixie modules live in usr/lib/modules.
@@ -252,22 +240,18 @@ def fetch(name: str, refresh: bool = False) -> Kernel:
     with file_lock(CACHE / "kernels" / ".lock", "another kernel download"):
         if current.is_file() and not refresh:
             return load(row, current)
-        if row.suite != host_suite():
-            raise VmError(f"kernel {name} comes from {row.suite}, this host is {host_suite()}: not supported")
+        apt = Apt() if row.suite == host_suite() else foreign(row.suite)
         try:
-            packages = package_list(resolve_image(row) or "")
-            release = packages[0].removeprefix("linux-image-")
+            release, packages = newest(row, apt)
             if not (home / release / "boot").is_dir():
-                unpack(packages, release, home / release)
+                unpack(packages, release, home / release, apt)
         except VmError:
             # The index may be absent or older than the mirror: one update, one more try.
-            run_command(["apt-get", *APT_OPTIONS, "update"])
-            image = resolve_image(row)
-            if image is None:
-                raise VmError(f"kernel {name}: apt knows no package {' or '.join(row.image)}") from None
-            packages = package_list(image)
-            release = image.removeprefix("linux-image-")
-            unpack(packages, release, home / release)
+            apt.update()
+            release, packages = newest(row, apt)
+            unpack(packages, release, home / release, apt)
+        if apt.root:
+            apt.install([packages[1]])
         text = json.dumps({"release": release, "packages": packages}, indent=1)
         temporary = current.with_suffix(".tmp")
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -279,11 +263,13 @@ def load(row: TableRow, current: Path) -> Kernel:
     """Read what fetch() stored; a damaged cache is an error that says how to mend it."""
     try:
         state = json.loads(current.read_text(encoding="utf-8"))
+        builder = None if row.suite == host_suite() else foreign_root(row.suite)
         kernel = Kernel(row.name, state["release"], current.parent / state["release"], tuple(state["packages"]),
-                        row.modules)
+                        row.modules, builder=builder)
     except (ValueError, KeyError, TypeError) as error:
         raise VmError(f"{current} is damaged ({error}): remove {current.parent} and fetch again") from error
-    for path in (kernel.vmlinuz, kernel.modules_dir / "modules.dep", kernel.kdir / "Makefile"):
+    headers = (builder / "usr/src" / kernel.kdir.name if builder else kernel.kdir) / "Makefile"
+    for path in (kernel.vmlinuz, kernel.modules_dir / "modules.dep", headers):
         if not path.is_file():
             raise VmError(f"kernel {row.name}: {path} is missing: remove {current.parent} and fetch again")
     return kernel

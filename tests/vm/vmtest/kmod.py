@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from . import chroot
 from .kernel import Kernel
 from .paths import REPO, RESULTS, VmError, file_lock
 
@@ -47,7 +48,10 @@ def make(kernel: Kernel, target: Path, *arguments: str, source: Path = REPO / "k
     """Mirror the source to `target` and run make there; the output also goes to target/build.log."""
     target.mkdir(parents=True, exist_ok=True)
     mirror(source, target)
-    command = ["make", "-C", str(kernel.kdir), f"M={target}", f"-j{os.cpu_count()}", *arguments, "modules"]
+    headers = f"/usr/src/{kernel.kdir.name}" if kernel.builder else str(kernel.kdir)
+    command = ["make", "-C", headers, f"M={target}", f"-j{os.cpu_count()}", *arguments, "modules"]
+    if kernel.builder:
+        command = chroot.command(kernel.builder, *command, binds=(target,))
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                           check=False)
     (target / "build.log").write_text(done.stdout, encoding="utf-8")

@@ -44,7 +44,7 @@ CONSOLE_BYTES_MAX = 64 << 20
 SLOW_FACTOR = 4
 SLOW_MEMORY = 512
 # Of a host that has much else to do: every deadline by this factor.
-PATIENCE = max(1, int(os.environ.get("BLKFERRY_VM_PATIENCE", "1")))
+PATIENCE = max(1, int(os.environ.get("BLKFERRY_VM_PATIENCE", "3")))
 
 
 def scaled(guest: Guest, slow: int) -> Guest:
