@@ -183,6 +183,7 @@ void Agent::tick() {
     if (moved != moved_ || shipper_.drained())
         progress_ns_ = now;
     moved_ = moved;
+    feed_ages(now);
     points_->expire(now);
     self_check(now);
     verify_tick(now);

@@ -22,6 +22,7 @@
 #include "agent/state.hpp"
 #include "agent/sync_progress.hpp"
 #include "agent/verify.hpp"
+#include "agent/stamp_ages.hpp"
 #include "agent/verify_state.hpp"
 #include "agent/workers.hpp"
 #include "capture/tracker.hpp"
@@ -123,6 +124,8 @@ private:
     [[nodiscard]] std::uint64_t backlog_bytes(const Member& m) const;
     [[nodiscard]] std::uint64_t backlog_bytes() const;
     [[nodiscard]] std::optional<std::uint64_t> lag_ms() const;
+    [[nodiscard]] std::uint64_t oldest_stamp_ns() const;
+    void feed_ages(std::uint64_t now_ns);
     void feed_progress();
 
     // agent_commands.cpp
@@ -201,6 +204,7 @@ private:
     std::uint64_t self_check_ns_ = 0;  ///< monotonic, of the last one
     bool can_self_check_ = true;       ///< the tracker tells what is in flight
     std::vector<capture::LatencySet> frozen_;  ///< how long file systems stood frozen, as last read
+    StampAges ages_;
     Rates rates_;
     SyncProgress sync_;
     bool work_posted_ = false;

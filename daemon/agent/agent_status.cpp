@@ -69,11 +69,32 @@ std::uint64_t Agent::backlog_bytes() const {
     return bytes;
 }
 
+/// Stamp of the oldest write that is not durable, 0 if there is none: what the shipper took is older than what it did not.
+std::uint64_t Agent::oldest_stamp_ns() const {
+    if (const std::uint64_t taken = shipper_.oldest_time_ns(); taken != 0)
+        return taken;
+    capture::CapturedOp oldest;
+    for (const auto& m : members_) {
+        capture::CapturedOp op;
+        if (m->disk.ring->refresh() && m->disk.ring->peek(op) == capture::Ring::Peek::ready && op.time_ns != 0 &&
+            (oldest.time_ns == 0 || op.seq < oldest.seq))
+            oldest = op;
+    }
+    return oldest.time_ns;
+}
+
+void Agent::feed_ages(std::uint64_t now_ns) {
+    ages_.feed(realtime_ns(), now_ns);
+    if (const std::uint64_t stamp = oldest_stamp_ns(); stamp != 0)
+        (void)ages_.oldest_ns(stamp, now_ns);
+    else
+        ages_.settled(now_ns);
+}
+
 /// Age of the oldest write that is not durable; nothing before the first sync is over.
 std::optional<std::uint64_t> Agent::lag_ms() const {
     if (shipper_.durable_mark() == 0 && acked_mark_ == 0)
         return std::nullopt;
-    std::uint64_t oldest = shipper_.oldest_time_ns();
     std::uint64_t gap_ms = 0;
     const std::uint64_t now_mono = loop::Loop::now_ns();
     for (const auto& m : members_) {
@@ -82,13 +103,9 @@ std::optional<std::uint64_t> Agent::lag_ms() const {
             return std::nullopt;  // there is no complete replica yet
         if (m->gap_since_ns != 0)
             gap_ms = std::max(gap_ms, (now_mono - m->gap_since_ns) / 1'000'000);
-        capture::CapturedOp op;
-        if (m->disk.ring->refresh() && m->disk.ring->peek(op) == capture::Ring::Peek::ready && op.time_ns != 0)
-            oldest = oldest == 0 ? op.time_ns : std::min(oldest, op.time_ns);
     }
-    const std::uint64_t now = realtime_ns();
-    const std::uint64_t age = oldest != 0 && now > oldest ? (now - oldest) / 1'000'000 : 0;
-    return std::max(age, gap_ms);
+    const std::uint64_t stamp = oldest_stamp_ns();
+    return std::max(stamp == 0 ? 0 : ages_.age_ns(stamp, now_mono) / 1'000'000, gap_ms);
 }
 
 void Agent::feed_progress() {

@@ -111,7 +111,9 @@ Result<void> VerifyState::save() const { return write_file_durable(path_, text()
 std::uint64_t VerifyState::due_ms(std::uint64_t interval_ms, std::uint64_t now_ms) const noexcept {
     if (interval_ms == 0)
         return 0;
-    return std::min(last ? last->began_ms : made_ms_, now_ms) + interval_ms;
+    const std::uint64_t since = last ? last->began_ms : made_ms_;
+    set_back_ms_ = since > now_ms ? std::min(set_back_ms_, now_ms) : ~0ULL;
+    return std::min(since, set_back_ms_) + interval_ms;
 }
 
 }  // namespace blkferry::agent

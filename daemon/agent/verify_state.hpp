@@ -47,7 +47,7 @@ public:
     static VerifyState open(const std::filesystem::path& dir, std::uint64_t now_ms, std::optional<Error>& damage);
 
     /// When the next scheduled one is due: an interval after the last one began (after the file was made, if there was none).
-    /// A last one in the future (the clock was set back) counts as now. 0 if the interval is 0.
+    /// A last one in the future (the clock was set back) counts as of the first call that sees it there. 0 if the interval is 0.
     [[nodiscard]] std::uint64_t due_ms(std::uint64_t interval_ms, std::uint64_t now_ms) const noexcept;
 
     [[nodiscard]] Result<void> save() const;
@@ -60,6 +60,7 @@ public:
 private:
     std::filesystem::path path_;
     std::uint64_t made_ms_ = 0;
+    mutable std::uint64_t set_back_ms_ = ~0ULL;  ///< what the clock showed when the last one was in the future first
 };
 
 }  // namespace blkferry::agent

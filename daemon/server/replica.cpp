@@ -17,6 +17,8 @@ constexpr std::uint64_t reopen_ns_min = second_ns / 2;
 constexpr std::uint64_t reopen_ns_max = 30 * second_ns;
 constexpr std::size_t asks_max = 64;
 constexpr std::uint64_t greeting_ns = second_ns / 2;
+/// Whatever an agent says of its lag.
+constexpr std::uint64_t lag_ms_max = 1ULL << 53;
 /// Below this only heartbeats come.
 constexpr std::uint64_t idle_bytes_per_s = 64U << 10;
 /// A connection that always has more is acknowledged each time that this much waits.
@@ -242,6 +244,7 @@ Result<void> Replica::receive(const proto::FrameReader::View& view) {
         return receive_ask(body);
     if (view.header.type == FrameType::heartbeat) {
         BLKFERRY_TRY_ASSIGN(agent_, proto::decode_heartbeat(body));
+        told_lag_ = {std::min(agent_.lag_ms, lag_ms_max), around_.clock.monotonic_ns()};
         return {};
     }
     BLKFERRY_TRY_ASSIGN(const auto error, proto::decode_peer_error(body));
@@ -566,12 +569,21 @@ Replica::Report Replica::report() const {
     r.applied_bytes_per_s = applied_bytes_per_s_;
     if (store_) {
         r.store = store_->status();
-        const std::uint64_t wall = around_.clock.realtime_ns();
-        r.lag_ms = r.store.durable.time_ns == 0 || r.store.durable.time_ns > wall
-                       ? 0
-                       : (wall - r.store.durable.time_ns) / 1'000'000;
+        r.lag_ms = lag_ms(r.store.durable.time_ns);
     }
     return r;
+}
+
+/// What the agent told of it, and the time since it should have told again: two machines' clocks need not agree, and either may be set. By
+/// these clocks only until an agent was heard.
+std::uint64_t Replica::lag_ms(std::uint64_t durable_time_ns) const {
+    constexpr std::uint64_t ms = 1'000'000;
+    if (told_lag_.ns != 0) {
+        const std::uint64_t since = (around_.clock.monotonic_ns() - told_lag_.ns) / ms;
+        return told_lag_.ms + (since > 2 * proto::heartbeat_interval_ms ? since : 0);
+    }
+    const std::uint64_t wall = around_.clock.realtime_ns();
+    return durable_time_ns == 0 || durable_time_ns > wall ? 0 : (wall - durable_time_ns) / ms;
 }
 
 }  // namespace blkferry::server

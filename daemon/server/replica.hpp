@@ -77,7 +77,7 @@ public:
         std::uint64_t session = 0;
         std::string cause;             ///< why the source is held, empty if it is not
         proto::Heartbeat agent;        ///< last word of the agent
-        std::uint64_t lag_ms = 0;      ///< now minus the source's time at the durable mark
+        std::uint64_t lag_ms = 0;      ///< age of the source's oldest write that is not durable here, as far as it is known
         std::uint64_t bytes_in = 0;    ///< received since start of the server
         std::uint64_t bytes_in_per_s = 0;
         std::uint64_t applied_bytes_per_s = 0;
@@ -120,6 +120,7 @@ private:
     void on_point(const store::PointOutcome& outcome);
     void maybe_point();
     void prune_points();
+    [[nodiscard]] std::uint64_t lag_ms(std::uint64_t durable_time_ns) const;
     void update_hold();
     void send_heartbeat();
     [[nodiscard]] Result<void> receive_batch_frame(const proto::FrameReader::View& view);
@@ -143,6 +144,10 @@ private:
     proto::Hello hello_;
     std::uint64_t session_number_ = 0;
     proto::Heartbeat agent_;
+    struct {
+        std::uint64_t ms = 0;
+        std::uint64_t ns = 0;         ///< monotonic, when it was told; 0: never
+    } told_lag_;                      ///< of the newest heartbeat of any session
     std::string cause_;
 
     bool in_batch_ = false;

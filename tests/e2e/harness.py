@@ -98,11 +98,12 @@ class Process:
 
     def __init__(self, name, command, log):
         self.name, self.command, self.log = name, command, log
+        self.environment = None  # as the test's
         self.child = None
 
     def start(self, **popen):
         with open(self.log, "ab") as out:
-            self.child = subprocess.Popen(self.command, stderr=out, stdout=popen.pop("stdout", out), **popen)
+            self.child = subprocess.Popen(self.command, stderr=out, stdout=popen.pop("stdout", out), env=self.environment, **popen)
         return self
 
     @property

@@ -124,18 +124,23 @@ def stop_and_go(rng, victim, count, seconds):
 
 
 def pause_seconds():
-    """In long runs longer than the silence after which a peer is given up (30 s)."""
-    return 80 if trials(1) > 1 else 4
+    """In long runs minutes, far longer than the silence after which a peer is given up (20 s)."""
+    return 240 if trials(1) > 1 else 4
+
+
+def pauses():
+    """In long runs a pause lasts two or four minutes: one for twenty trials of the others."""
+    return max(1, trials(1) // 20)
 
 
 @case("SIGSTOP of the agent", "O1 O2 C1, no whole sync")
 def agent_stopped(rng):
-    return stop_and_go(rng, "agent", 1, pause_seconds())
+    return stop_and_go(rng, "agent", pauses(), pause_seconds())
 
 
 @case("SIGSTOP of the server", "O1 O2 C1, no whole sync")
 def server_stopped(rng):
-    return stop_and_go(rng, "server", 1, pause_seconds())
+    return stop_and_go(rng, "server", pauses(), pause_seconds())
 
 
 @case("the source goes down (tracking lost) and comes back", "O1, a rescan, nothing assumed clean")

@@ -43,6 +43,11 @@ BOOST_AUTO_TEST_CASE(the_next_one_is_due_an_interval_after_the_last_began) {
     BOOST_TEST(s.due_ms(7 * day, 22 * day) == 27 * day);
     // The clock went back: it counts from now, not from a day that may never come.
     BOOST_TEST(s.due_ms(7 * day, 5 * day) == 12 * day);
+    BOOST_TEST(s.due_ms(7 * day, 9 * day) == 12 * day);  // and from the same moment on, or it would never be due
+    BOOST_TEST(s.due_ms(7 * day, 2 * day) == 9 * day);   // set back once more
+    BOOST_TEST(s.due_ms(7 * day, 10 * day) == 9 * day);
+    s.last->began_ms = 10 * day;
+    BOOST_TEST(s.due_ms(7 * day, 10 * day) == 17 * day);
 }
 
 BOOST_AUTO_TEST_CASE(a_damaged_file_begins_anew_and_says_so) {

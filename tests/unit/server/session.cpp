@@ -217,6 +217,14 @@ BOOST_AUTO_TEST_CASE(heartbeats_tell_how_the_replica_stands) {
     BOOST_TEST(h.cause.empty());
     c.send(FrameType::heartbeat, proto::Heartbeat{.state = "CONTINUOUS", .cause = "", .backlog_bytes = 4096, .lag_ms = 7});
     BOOST_TEST(until([](Server& s) { return s.replicas().at("web-1")->report().agent.state == "CONTINUOUS"; }));
+    // What the agent says of its lag counts, not the clocks of two machines.
+    const auto lag = in_loop([](Server& s) { return s.replicas().at("web-1")->report().lag_ms; });
+    BOOST_TEST(lag >= 7U);
+    BOOST_TEST(lag < 120'000U);
+    c.send(FrameType::heartbeat, proto::Heartbeat{.state = "CONTINUOUS", .cause = "", .lag_ms = 3'600'000});
+    BOOST_TEST(until([](Server& s) { return s.replicas().at("web-1")->report().lag_ms >= 3'600'000; }));
+    c.send(FrameType::heartbeat, proto::Heartbeat{.state = "CONTINUOUS", .cause = "", .lag_ms = ~0ULL});
+    BOOST_TEST(until([](Server& s) { return s.replicas().at("web-1")->report().lag_ms >= 1ULL << 53; }));
 }
 
 BOOST_AUTO_TEST_CASE(many_batches_are_committed_in_groups) {
