@@ -22,6 +22,7 @@
 
 #include <blkferry.h>
 
+#include "capture/module_advice.hpp"
 #include "capture/netlink_reply.hpp"
 
 namespace blkferry::capture {
@@ -202,7 +203,7 @@ Result<std::unique_ptr<NetlinkTracker>> NetlinkTracker::open() {
     BLKFERRY_TRY_ASSIGN(impl->control, open_socket());
     impl->family = genl_ctrl_resolve(impl->control.get(), BLKFERRY_GENL_NAME);
     if (impl->family < 0)
-        return fail_errno(ENOENT, "the kernel has no netlink family 'blkferry'; load the module (modprobe blkferry)");
+        return fail_errno(ENOENT, fmt::format("the kernel has no netlink family 'blkferry'; {}", module_advice()));
     const int fd = nl_socket_get_fd(impl->control.get());
     const int on = 1;
     const timeval limit{receive_seconds_max, 0};

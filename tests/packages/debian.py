@@ -111,7 +111,7 @@ class Root:
         run(["truncate", "-s", f"{disk_mib}M", folder / "disk.img"])
         release = self.kernel()
         machine = ["-accel", "kvm", "-cpu", "host"] if accel.choose(lambda *_: False) == "kvm" else [
-            "-accel", accel.tcg(), "-cpu", "max,-la57"]
+            "-accel", "tcg", "-cpu", "max,-la57"]
         drives = []
         for name in ("root", "disk"):
             drives += ["-drive", f"file={folder / name}.img,if=none,format=raw,id={name},cache=unsafe,discard=unmap",

@@ -9,7 +9,7 @@ from .initramfs import BASE_BINARIES, FILES_DIR, Cpio, add_base, add_binary, add
 from .kernel import Kernel, run_command
 from .kmod import build_module, has_source
 from .modules import ModuleTree
-from .paths import BUILD, REPO, RESULTS, VmError, file_lock
+from .paths import BUILD, REPO, RESULTS, UEFI, VmError, file_lock
 from .spec import Disk, Guest, shell_environment
 
 RUN_SCRIPT = b"""set -eu
@@ -27,7 +27,7 @@ class Missing(VmError):
 def split_file(spec: str) -> tuple[str, str]:
     """("SOURCE", "GUEST PATH") of a files entry."""
     prefix = ""
-    for known in ("build:", "kmod:", "ko:", "cc:"):
+    for known in ("build:", "kmod:", "ko:", "cc:", "headers:"):
         if spec.startswith(known):
             prefix, spec = known, spec.removeprefix(known)
     source, _, target = spec.partition(":")
@@ -72,6 +72,11 @@ def locate(source: str, kernel: Kernel) -> Path:
         return strip_module(build_module(kernel, directory) / name)
     if source.startswith("cc:"):
         return compile_tool(source.removeprefix("cc:"))
+    if source.startswith("headers:"):
+        path = kernel.kdir / source.removeprefix("headers:")
+        if not path.is_file():
+            raise Missing(f"{path} does not exist")
+        return path
     path = BUILD / source.removeprefix("build:") if source.startswith("build:") else REPO / source
     if not path.is_file():
         raise Missing(f"file {source} does not exist ({path})")
@@ -89,6 +94,8 @@ def check_requirements(guest: Guest, kernel: Kernel, tree: ModuleTree) -> None:
     """Raises Missing with the whole list of what this host or kernel lacks."""
     lacks = [f"module {name} (not in kernel {kernel.release})" for name in guest.modules if not tree.has(name)]
     lacks += [f"program {name} (not on this host)" for name in guest.binaries if find_binary(name) is None]
+    if guest.uefi and not (UEFI / "OVMF_CODE_4M.fd").is_file():
+        lacks.append("firmware OVMF (not on this host)")
     if lacks:
         raise Missing("needs " + ", ".join(lacks))
 

@@ -130,7 +130,7 @@ def package_list(image: str, apt: Apt) -> list[str]:
     release = image.removeprefix("linux-image-")
     headers = f"linux-headers-{release}"
     depends = apt.depends(headers)
-    common = [name for name in depends if name.startswith("linux-headers-") and name.endswith("-common")]
+    common = [name for name in depends if re.fullmatch(r"linux-headers-.*-common(-rt)?", name)]
     kbuild = [name for name in depends if name.startswith("linux-kbuild-")]
     if not common or not kbuild:
         raise VmError(f"package {headers} has no -common or linux-kbuild dependency: run apt-get update")

@@ -16,6 +16,9 @@ BUILD = Path(os.environ.get("BLKFERRY_BUILD_DIR", REPO / "build"))
 RESULTS = Path(os.environ.get("BLKFERRY_VM_RESULTS", BUILD / "vm"))
 CACHE = Path(os.environ.get("BLKFERRY_CACHE", "/var/cache/blkferry"))
 LOCK = Path(os.environ.get("BLKFERRY_VM_LOCK", "/tmp/vm.lock"))
+# The firmware of guests that boot by UEFI, and its variables, beside the guests' folders of a case.
+UEFI = Path("/usr/share/OVMF")
+UEFI_VARIABLES = "uefi-variables.fd"
 
 
 class VmError(Exception):

@@ -12,7 +12,7 @@ from pathlib import Path
 from . import accel
 from .image import Missing, build_files
 from .kernel import Kernel
-from .paths import VmError, machine_lock
+from .paths import UEFI_VARIABLES, VmError, machine_lock
 from .spec import Case, Guest
 from .vm import Outcome, Vm, kvm_works
 
@@ -106,6 +106,8 @@ class Session:
         except Exception:
             # The guests' own words (a crash, a failed check) are the better half of the reason.
             for name, vm in self.vms.items():
+                if vm.process is None:  # it never started, that is the reason
+                    continue
                 vm.abandon(grace=2.0)
                 self.context.outcomes[name] = vm.wait()
             raise
@@ -153,6 +155,7 @@ def run_case(case: Case, kernel: Kernel, results: Path, acceleration: str = "tcg
     directory.mkdir(parents=True, exist_ok=True)
     host_log = directory / "host.log"
     host_log.unlink(missing_ok=True)
+    (directory / UEFI_VARIABLES).unlink(missing_ok=True)
     context = Context(kernel, directory)
     started = time.monotonic()
     findings: list[str] = []

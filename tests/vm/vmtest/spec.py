@@ -75,10 +75,12 @@ class Guest:
     files: "SOURCE[:GUEST PATH]", default place /opt/blkferry/<name> (in PATH); SOURCE is relative to the repository,
     or "build:PATH" below the build directory, or "kmod:NAME" built from kmod/ for the guest's kernel, or
     "ko:DIRECTORY/NAME.ko" a module for tests, built from a directory with a Kbuild; or
-    "cc:DIRECTORY/NAME" compiled statically from the C files of a directory.
+    "cc:DIRECTORY/NAME" compiled statically from the C files of a directory, or
+    "headers:PATH" of the kernel's headers.
     memory: MiB. timeout: seconds from the start of QEMU to its end. network: user networking, host is 10.0.2.2.
     forwards: TCP ports of the guest that the host reaches through vm.forwarded[port] on 127.0.0.1 (wants network).
     lan: a second interface on a wire to the case's other guest. icount: count instructions (one CPU, exact, slow).
+    uefi: boots by UEFI firmware; its variables stay from one guest of the case to the next.
     env: variables for the script. cmdline: more kernel parameters. qemu: more QEMU arguments.
     """
 
@@ -94,6 +96,7 @@ class Guest:
     forwards: tuple[int, ...] | list[int] = ()
     lan: str | None = None
     icount: bool = False
+    uefi: bool = False
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     cmdline: str = ""
     qemu: tuple[str, ...] | list[str] = ()

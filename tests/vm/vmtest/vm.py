@@ -12,6 +12,7 @@ import os
 import queue
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from . import accel
 from .console import Finding, scan
 from .image import build_initramfs, fresh_directory, make_disk
 from .kernel import Kernel
-from .paths import VmError
+from .paths import UEFI, UEFI_VARIABLES, VmError
 from .qmp import Qmp
 from .spec import Disk, Guest
 
@@ -193,7 +194,16 @@ class Vm:
         command += ["-chardev", f"file,id=out,path={self.directory / 'out.tar'}"]
         for number, port in enumerate(("ctl", "reply", "out"), 1):
             command += ["-device", f"virtserialport,chardev={port},name={port},nr={number}"]
-        return command + self._disk_arguments() + self._network_arguments() + list(guest.qemu)
+        return command + self._firmware_arguments() + self._disk_arguments() + self._network_arguments() + list(guest.qemu)
+
+    def _firmware_arguments(self) -> list[str]:
+        if not self.guest.uefi:
+            return []
+        variables = self.directory.parent / UEFI_VARIABLES
+        if not variables.exists():
+            shutil.copy(UEFI / "OVMF_VARS_4M.fd", variables)
+        return ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={UEFI / 'OVMF_CODE_4M.fd'}",
+                "-drive", f"if=pflash,format=raw,unit=1,file={variables}"]
 
     def _disk_arguments(self) -> list[str]:
         arguments = []
