@@ -17,15 +17,19 @@ fio --name=bursts --filename="$first" --offset=1M --size=7M --rw=randwrite --bsr
 	--iodepth=8 --norandommap=1 --thinktime=400ms --thinktime_blocks=12 --time_based --runtime=6h --output=/dev/null &
 load=$!
 set +x
-until_end=$(($(date +%s) + 25 * TRIALS))
+began=$(date +%s)
 number=0
 stuck=0
-while [ "$(date +%s)" -lt "$until_end" ]; do
+overflows=0
+# For so long, and then until enough has happened; a slow machine may need more.
+while spent=$(($(date +%s) - began)); [ "$spent" -lt $((25 * TRIALS)) ] ||
+	{ [ "$overflows" -lt 10 ] || [ "$REFUSED" -lt 1 ]; } && [ "$spent" -lt $((100 * TRIALS)) ]; do
 	number=$((number + 1))
 	try_mark "p$number"
 	if [ $((number % 10)) = 0 ] && ! agent_in CONTINUOUS; then
 		stuck=$((stuck + 1))
 	fi
+	overflows=$(($(count 0 overflows) + $(count 1 overflows)))
 done
 set -x
 kill $load
