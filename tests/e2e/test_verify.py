@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verification of source against replica: it finds exactly what differs, has it shipped again, and goes on after a restart."""
 
+import random
+import threading
+import time
+
 from harness import Bench, Failure, call, eventually, main
 
 MIB = 1 << 20
@@ -136,5 +140,85 @@ def no_false_report_under_load():
         b.check_equal("after verifications under load")
 
 
+def disk_read_bytes(bench):
+    """What the agent read from disks, by the kernel's account; None where it is not told."""
+    try:
+        with open(f"/proc/{bench.agent.child.pid}/io", encoding="ascii") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith("read_bytes:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def the_throttle_holds_on_disk_and_wire():
+    rate = 4_000_000  # 32 Mbit/s
+    with Bench(disks=2, mib=16, agent='verify_bandwidth = "32mbit"') as b:
+        fill(b)
+        b.start()
+        b.settled()
+        samples = []
+        wire, read = b.status()["counters"]["wire_bytes"], disk_read_bytes(b)
+        began = time.monotonic()
+        runner = threading.Thread(target=lambda: samples.append(verify(b)))
+        runner.start()
+        places = []
+        while runner.is_alive():
+            v = b.status()["verify"]
+            if v["running"]:
+                places.append((time.monotonic(), v["progress"]["done_bytes"], disk_read_bytes(b)))
+            time.sleep(0.05)
+        runner.join()
+        took = time.monotonic() - began
+        answer = samples[0]
+        if not answer["equal"] or answer["compared_bytes"] != 32 * MIB:
+            raise Failure(f"verification says {answer}")
+        # A second's worth may go at once; a read is a MiB.
+        least = (32 * MIB - rate - 2 * MIB) / rate
+        if took < least:
+            raise Failure(f"32 MiB at {rate} bytes/s were read in {took:.1f} s, {least:.1f} s are the least")
+        for column, name in ((1, "compared"), (2, "read from the disk")):
+            rows = [(place[0], place[column]) for place in places if place[column] is not None]
+            for i, (t, n) in enumerate(rows):
+                for later, more in rows[i + 1:]:
+                    if later - t >= 2 and more - n > rate * (later - t) + rate + 2 * MIB:
+                        raise Failure(f"{name}: {more - n} bytes in {later - t:.2f} s at {rate} bytes/s")
+        if read is not None and disk_read_bytes(b) - read < 32 * MIB:
+            raise Failure(f"the kernel tells of {disk_read_bytes(b) - read} bytes read: the measurement means nothing")
+        wire = b.status()["counters"]["wire_bytes"] - wire
+        if wire > 32 * MIB // 100:
+            raise Failure(f"comparing 32 MiB of equal disks sent {wire} bytes")
+
+
+def many_scattered_blocks_are_named_and_just_they_are_shipped():
+    with Bench(disks=2, mib=16) as b:
+        fill(b)
+        b.start()
+        b.settled()
+        rng = random.Random(4711)
+        want = set()
+        for i, path in enumerate(b.paths):
+            for block in rng.sample(range(16 * MIB // 4096), 45):
+                write_behind(path, block * 4096 + rng.randrange(4096 - 16), rng.randbytes(16))
+                want.add((i, block))
+        shipped = b.status()["counters"]["resync_shipped_bytes"]
+        points = call(b.server_socket, "points", source=b.source)["points"]
+        answer = verify(b)
+        names = {str(path): i for i, path in enumerate(b.paths)}
+        got = {(names[r["device"]], block) for r in answer["ranges"]
+               for block in range(r["offset"] // 4096, (r["offset"] + r["bytes"]) // 4096)}
+        if got != want or answer["differing_bytes"] != len(want) * 4096:
+            raise Failure(f"{len(got - want)} blocks named that are equal, {len(want - got)} not named, of {len(want)}")
+        b.settled()
+        shipped = b.status()["counters"]["resync_shipped_bytes"] - shipped
+        # Blocks of the dirty map may be larger than those of the hashes, up to 64 KiB.
+        if not len(want) * 4096 <= shipped <= len(want) * 65536:
+            raise Failure(f"the repair of {len(want)} blocks shipped {shipped} bytes")
+        if not verify(b)["equal"]:
+            raise Failure("not repaired")
+        b.check_equal("after the repair of scattered blocks")
+        for point in points:  # what was wrong when they were made stays as it was made
+            call(b.server_socket, "verify_point", source=b.source, point=point["point"])
+
+
 main([what_differs_is_named_and_repaired, flipped_bytes_in_the_store_are_repaired, an_interrupted_run_goes_on_where_it_was,
-      no_false_report_under_load])
+      no_false_report_under_load, the_throttle_holds_on_disk_and_wire,
+      many_scattered_blocks_are_named_and_just_they_are_shipped])
