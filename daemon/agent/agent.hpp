@@ -77,7 +77,7 @@ private:
     // agent_disks.cpp
     void attach_all();
     [[nodiscard]] Result<void> attach(const ProtectedDisk& record, const std::vector<BlockDevice>& devices);
-    [[nodiscard]] Result<capture::DiskInfo> attach_device(std::uint64_t dev, const std::string& path);
+    [[nodiscard]] Result<capture::DiskInfo> attach_device(std::uint64_t dev, const std::string& path, std::uint64_t sectors);
     [[nodiscard]] Result<capture::Ring> open_ring(capture::DiskInfo& info, const std::string& path);
     void detach(std::uint16_t slot, bool from_module);
     [[nodiscard]] Result<void> reattach_all();
@@ -86,6 +86,7 @@ private:
     [[nodiscard]] Member* member(std::uint16_t slot) noexcept;
     [[nodiscard]] ResyncParts resync_parts();
     void tracker_events();
+    void resized(std::uint16_t slot);
 
     // SessionHost
     Result<proto::Hello> make_hello() override;

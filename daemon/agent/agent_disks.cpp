@@ -40,7 +40,8 @@ Result<BlockDevice> Agent::device(const std::string& path) const {
     d.identity.name = path;
     d.identity.mapper = "file:" + path;
     std::error_code ec;
-    d.identity.sectors = std::filesystem::file_size(path, ec) / sector_bytes;
+    const std::uintmax_t bytes = std::filesystem::file_size(path, ec);
+    d.identity.sectors = ec ? 0 : bytes / sector_bytes;
     return d;
 }
 
@@ -92,7 +93,7 @@ Result<void> Agent::attach(const ProtectedDisk& record, const std::vector<BlockD
     auto m = std::make_unique<Member>();
     m->disk.record = record;
     m->disk.record.identity = d.identity;
-    BLKFERRY_TRY_ASSIGN(auto info, attach_device(d.dev, d.path));
+    BLKFERRY_TRY_ASSIGN(auto info, attach_device(d.dev, d.path, d.identity.sectors));
     BLKFERRY_TRY_ASSIGN(auto ring, open_ring(info, d.path));
     m->disk.id = info.disk;
     m->disk.dev = d.dev;
@@ -119,12 +120,16 @@ Result<void> Agent::attach(const ProtectedDisk& record, const std::vector<BlockD
     return {};
 }
 
-/// The module keeps a disk attached while no agent runs: then this finds it.
-Result<capture::DiskInfo> Agent::attach_device(std::uint64_t dev, const std::string& path) {
+/// The module keeps a disk attached while no agent runs: then this finds it, if it has that size (0: whatever it has).
+Result<capture::DiskInfo> Agent::attach_device(std::uint64_t dev, const std::string& path, std::uint64_t sectors) {
     BLKFERRY_TRY_ASSIGN(const auto attached, tracker_->list());
     const auto it = std::ranges::find(attached, dev, &capture::DiskInfo::dev);
-    if (it != attached.end())
+    if (it != attached.end() && (sectors == 0 || it->sectors == sectors))
         return *it;
+    if (it != attached.end()) {  // it was resized while no agent ran
+        log_.warn("disk={} event=resized size_bytes={} before={}", it->name, sectors * sector_bytes, it->sectors * sector_bytes);
+        BLKFERRY_TRY(tracker_->detach(it->disk));
+    }
     capture::AttachRequest request;
     request.dev = dev;
     request.path = path;
@@ -148,7 +153,7 @@ Result<capture::Ring> Agent::open_ring(capture::DiskInfo& info, const std::strin
         return ring;
     log_.error("disk={} event=bad_ring error={}", info.name, service::quote(ring.error().text));
     BLKFERRY_TRY(tracker_->detach(info.disk));
-    BLKFERRY_TRY_ASSIGN(info, attach_device(info.dev, path));
+    BLKFERRY_TRY_ASSIGN(info, attach_device(info.dev, path, 0));
     BLKFERRY_TRY_ASSIGN(memory, tracker_->open_ring(info.disk));
     return capture::Ring::open(std::move(memory));
 }
@@ -197,10 +202,33 @@ void Agent::tracker_events() {
         const auto it = std::ranges::find(members_, e.disk, [](const auto& m) { return m->disk.id; });
         if (it == members_.end())
             continue;
-        if (e.kind == BLKFERRY_EV_GONE || e.kind == BLKFERRY_EV_RESIZED)
-            log_.warn("disk={} event={}", (*it)->disk.name, e.kind == BLKFERRY_EV_GONE ? "gone" : "resized");
+        if (e.kind == BLKFERRY_EV_GONE)
+            log_.warn("disk={} event=gone", (*it)->disk.name);
+        if (e.kind == BLKFERRY_EV_RESIZED)
+            resized((*it)->disk.slot());
     }
     work_soon();
+}
+
+/// What lies beyond the size at attach is not captured: the disk is attached anew, with its size of now, and compared.
+void Agent::resized(std::uint16_t slot) {
+    const Disk& disk = member(slot)->disk;
+    ProtectedDisk record = disk.record;
+    const auto found = device(disk.path);
+    if (!found) {
+        log_.error("disk={} event=resized error={}", disk.name, service::quote(found.error().text));
+        return;
+    }
+    log_.warn("disk={} event=resized size_bytes={} before={}", disk.name, found->identity.sectors * sector_bytes,
+              disk.geometry().nr_sectors * sector_bytes);
+    if (found->identity.sectors == disk.geometry().nr_sectors)
+        return;
+    record.identity.sectors = found->identity.sectors;
+    if (auto r = registry_->update(record); !r)
+        log_.error("disk={} event=resized error={}", disk.name, service::quote(r.error().text));
+    detach(slot, true);
+    attach_all();
+    session_->restart("a disk has another size now");
 }
 
 }  // namespace blkferry::agent

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The module breaks its promises, or the server's first address is dead: the agent notices, and ends equal."""
+"""The module breaks its promises, a disk grows, or the server's first address is dead: the agent notices, and ends equal."""
 
 import socket
 
@@ -80,4 +80,43 @@ def a_gap_shows_at_once():
         b.check_equal("after gaps")
 
 
-main([a_gap_shows_at_once, garbage_in_a_descriptor, a_number_that_is_in_no_ring, the_first_address_is_dead])
+def grown(b, disk, mib):
+    eventually(f"disk {disk} has {mib} MiB", lambda: b.status()["disks"][disk]["size_bytes"] == mib << 20, 60)
+
+
+def a_disk_that_grows_is_replicated_whole():
+    with Bench(disks=2, mib=16, producer={"seed": 12, "depth": 4, "sizes": "mixed", "contents": "mixed", "rate": 300}) as b:
+        b.start()
+        b.settled()
+        b.producer.ask("start")
+        eventually("load is captured", lambda: b.status()["counters"]["captured_bytes"] > 1 << 20)
+        before = b.mark(name="before")["point"]
+        # While the agent runs: both disks, one after the other, under load.
+        for disk, mib in ((0, 24), (1, 20), (0, 26)):
+            b.producer.ask(f"grow {disk} {mib}")
+            b.producer.ask(f"write {disk} {(mib << 11) - 64} 64 {mib}")  # the last sectors there are now
+            grown(b, disk, mib)
+            b.wait_state("CONTINUOUS")
+        # While none runs.
+        b.agent.kill()
+        b.producer.ask("grow 1 30")
+        b.producer.ask(f"write 1 {(30 << 11) - 64} 64 30")
+        b.start_agent()
+        grown(b, 1, 30)
+        b.wait_state("CONTINUOUS")
+        b.producer.ask("stop")
+        b.settled()
+        b.check_equal("after growth")
+        text = b.agent.text()
+        if text.count("event=resized") != 4 or "event=tracking_lost" in text:
+            raise Failure("growth was not followed disk by disk")
+        if b.slots() != {str(path): i for i, path in enumerate(b.paths)}:
+            raise Failure(f"slots: {b.slots()}")
+        # The point of before has the size of before.
+        image = b.export(before, 0)
+        if image.stat().st_size != 16 << 20:
+            raise Failure(f"the point made before the growth has {image.stat().st_size} bytes")
+
+
+main([a_gap_shows_at_once, garbage_in_a_descriptor, a_number_that_is_in_no_ring, the_first_address_is_dead,
+      a_disk_that_grows_is_replicated_whole])

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -48,7 +49,24 @@ Result<Machine::Device*> Machine::device(std::uint64_t dev) const {
 
 Result<std::uint64_t> Machine::sectors(std::uint64_t dev) const {
     BLKFERRY_TRY_ASSIGN(const Device* d, device(dev));
-    return d->sectors;
+    return d->sectors.load();
+}
+
+Result<void> Machine::grow(std::uint64_t dev, std::uint64_t bytes) {
+    BLKFERRY_TRY_ASSIGN(Device* d, device(dev));
+    if (bytes / sector_bytes < d->sectors)
+        return fail(Errc::invalid, fmt::format("{} is larger than that already", d->path));
+    if (::ftruncate(d->fd.get(), static_cast<off_t>(bytes)) != 0)
+        return fail_errno(errno, fmt::format("cannot resize {}", d->path));
+    d->sectors = bytes / sector_bytes;
+    std::shared_ptr<Disk> disk;
+    {
+        const std::shared_lock gate(d->gate);
+        disk = d->disk;
+    }
+    if (disk)
+        event(disk->config().id, BLKFERRY_EV_RESIZED, BLKFERRY_BITMAP, 0);
+    return {};
 }
 
 Result<std::string> Machine::path(std::uint64_t dev) const {

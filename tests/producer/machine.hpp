@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -24,6 +25,8 @@ public:
 
     /// Adds a device over an existing file; gives its device number.
     [[nodiscard]] Result<std::uint64_t> add_device(const std::string& path);
+    /// The device has that size from now on; an attached disk keeps the one it had, as in the module, and tells of it.
+    [[nodiscard]] Result<void> grow(std::uint64_t dev, std::uint64_t bytes);
     [[nodiscard]] std::vector<std::uint64_t> devices() const;
     [[nodiscard]] Result<std::uint64_t> sectors(std::uint64_t dev) const;
     [[nodiscard]] Result<std::string> path(std::uint64_t dev) const;
@@ -67,7 +70,7 @@ private:
     struct Device {
         std::string path;
         Fd fd;
-        std::uint64_t sectors = 0;
+        std::atomic<std::uint64_t> sectors = 0;
         std::shared_mutex gate;      ///< exclusive: the disk of the device changes
         std::shared_ptr<Disk> disk;  ///< under gate
     };

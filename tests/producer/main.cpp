@@ -32,7 +32,7 @@ constexpr std::string_view usage =
     "  --start             start writing at once\n"
     "Commands on stdin, one answer of one JSON line each:\n"
     "  start, stop (waits until nothing is in flight), wait (for --ops), stats, info, hash (SHA-256 of each disk),\n"
-    "  write DISK SECTOR SECTORS BYTE, cut, spoil garbage|hole (of the first disk), quit\n";
+    "  write DISK SECTOR SECTORS BYTE, grow DISK MIB, cut, spoil garbage|hole (of the first disk), quit\n";
 
 struct Options {
     std::string socket;
@@ -214,8 +214,7 @@ std::string info_of(Machine& machine) {
     return fmt::format(R"({{"ok": true, "seq": {}, "void_seq": {}, "disks": [{}]}})", i.seq, i.void_seq, list);
 }
 
-/// write DISK SECTOR SECTORS BYTE: one write of equal bytes.
-Result<void> write_one(Machine& machine, const std::vector<std::uint64_t>& devs, std::string_view args) {
+Result<std::vector<std::uint64_t>> numbers(std::string_view args) {
     std::vector<std::uint64_t> v;
     while (!args.empty()) {
         const auto space = args.find(' ');
@@ -223,6 +222,20 @@ Result<void> write_one(Machine& machine, const std::vector<std::uint64_t>& devs,
         v.push_back(n);
         args = space == std::string_view::npos ? "" : args.substr(space + 1);
     }
+    return v;
+}
+
+/// grow DISK MIB
+Result<void> grow_one(Machine& machine, const std::vector<std::uint64_t>& devs, std::string_view args) {
+    BLKFERRY_TRY_ASSIGN(const auto v, numbers(args));
+    if (v.size() != 2 || v[0] >= devs.size() || v[1] > (1U << 20))
+        return fail(Errc::invalid, "grow DISK MIB");
+    return machine.grow(devs[v[0]], v[1] << 20);
+}
+
+/// write DISK SECTOR SECTORS BYTE: one write of equal bytes.
+Result<void> write_one(Machine& machine, const std::vector<std::uint64_t>& devs, std::string_view args) {
+    BLKFERRY_TRY_ASSIGN(const auto v, numbers(args));
     if (v.size() != 4 || v[0] >= devs.size() || v[2] == 0 || v[2] > (1U << 20) || v[3] > 255)
         return fail(Errc::invalid, "write DISK SECTOR SECTORS BYTE");
     const std::vector<std::byte> data(v[2] * sector_bytes, static_cast<std::byte>(v[3]));
@@ -258,8 +271,9 @@ bool command(Machine& machine, const std::vector<std::uint64_t>& devs, Workload&
         if (disk)
             (*disk)->spoil(line == "spoil garbage");
         disk ? answer(R"({"ok": true})") : answer_error(disk.error().text);
-    } else if (line.starts_with("write ")) {
-        const auto r = write_one(machine, devs, std::string_view(line).substr(6));
+    } else if (line.starts_with("grow ") || line.starts_with("write ")) {
+        const auto args = std::string_view(line).substr(line.find(' ') + 1);
+        const auto r = line.starts_with("grow ") ? grow_one(machine, devs, args) : write_one(machine, devs, args);
         r ? answer(R"({"ok": true})") : answer_error(r.error().text);
     } else {
         answer_error("unknown command " + line);
