@@ -111,4 +111,5 @@ def host(vm) -> None:
 
 
 CASE = Case("where signatures are enforced the unsigned module is refused with advice, the one signed by the owner's key works",
-            Guest(script=ENROL, uefi=True, memory=768, modules=["efivarfs"], timeout=240), services=keys, host=host)
+            Guest(script=ENROL, uefi=True, memory=768, modules=["efivarfs"], timeout=240), services=keys, host=host,
+            kernels=["6.*", "7.*"])  # the signing tool of 5.10 wants an OpenSSL that the host has no more
