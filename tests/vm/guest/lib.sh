@@ -74,12 +74,18 @@ fail() {
 	exit 1
 }
 
+# uptime_s: whole seconds since the boot, whatever the clock is set to.
+uptime_s() {
+	IFS=. read -r bf_up _ </proc/uptime
+	echo "$bf_up"
+} 2>/dev/null
+
 # retry SECONDS COMMAND...: runs the command until it succeeds; fails after the deadline.
 retry() {
-	bf_deadline=$(($(date +%s) + $1 * ${BF_SLOW:-1} * ${BF_PATIENCE:-1}))
+	bf_deadline=$(($(uptime_s) + $1 * ${BF_SLOW:-1} * ${BF_PATIENCE:-1}))
 	shift
 	until "$@" 2>&7; do
-		[ "$(date +%s)" -lt "$bf_deadline" ] || return 1
+		[ "$(uptime_s)" -lt "$bf_deadline" ] || return 1
 		sleep 0.2
 	done
 } 7>&2 2>/dev/null
