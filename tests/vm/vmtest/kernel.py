@@ -237,6 +237,9 @@ def fetch(name: str, refresh: bool = False) -> Kernel:
         if not current.is_file():
             raise VmError(f"kernel {name} is not built: run make debug-kernel VARIANT={name.removeprefix('debug-')}")
         return load(row, current)
+    # It gets its name when all of it is there, so what the cache has needs nobody's lock: a download may take long.
+    if current.is_file() and not refresh:
+        return load(row, current)
     with file_lock(CACHE / "kernels" / ".lock", "another kernel download"):
         if current.is_file() and not refresh:
             return load(row, current)
