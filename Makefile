@@ -29,6 +29,10 @@ kmod: deps  ## build one module: make kmod KDIR=/lib/modules/VERSION/build
 deb: all  ## Debian packages into build/deb/
 	@packaging/build-deb $(B)
 
+.PHONY: rpm
+rpm: all  ## RPM packages into build/rpm/, of the libraries of this machine
+	@packaging/build-rpm $(B)
+
 PREFIX ?= /usr/local
 .PHONY: install
 install: all  ## install programs and manual pages: make install [PREFIX=/usr/local] [DESTDIR=]
