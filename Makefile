@@ -71,6 +71,7 @@ test-packages: deps  ## the packages installed, booted, upgraded and purged in a
 
 .PHONY: kernels
 kernels: deps  ## build the module for every kernel of the table, run its guests, write docs/KERNELS.md (hours): make kernels KERNEL="5.10 7.2" CASES=kmod
+	@scripts/deps.sh gcc-aarch64-linux-gnu
 	@tests/vm/kernel-table $(KERNEL) $(if $(CASES),--cases $(CASES))
 
 .PHONY: debug-kernel

@@ -33,13 +33,25 @@ def run_command(args: list[str], cwd: Path | None = None) -> str:
 
 
 class Apt:
-    """apt of the host, or of a root of another release."""
+    """apt of the host, or of a root of another release, or of the host's release for another architecture."""
 
-    def __init__(self, root: Path | None = None):
-        self.root = root
+    def __init__(self, root: Path | None = None, arch: str = ""):
+        self.root, self.arch = root, arch
+        self.options = [*OPTIONS, *(self._foreign_options() if arch else [])]
 
-    def _command(self, *arguments: str) -> list[str]:
-        return chroot.command(self.root, *arguments) if self.root else list(arguments)
+    def _foreign_options(self) -> list[str]:
+        """An index of its own: the host's apt knows nothing of that architecture, and shall not."""
+        home = CACHE / f"apt-{self.arch}"
+        for folder in ("state/lists/partial", "cache/archives/partial"):
+            (home / folder).mkdir(parents=True, exist_ok=True)
+        (home / "status").touch()
+        settings = {"APT::Architecture": self.arch, "APT::Architectures": self.arch, "Dir::State": home / "state",
+                    "Dir::State::status": home / "status", "Dir::Cache": home / "cache"}
+        return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        command = [program, *(self.options if program.startswith("apt") else []), *arguments]
+        return chroot.command(self.root, *command) if self.root else command
 
     def _ask(self, *arguments: str) -> str:
         """Output of apt-cache; an unknown package is no error."""
@@ -47,7 +59,7 @@ class Apt:
 
     def update(self) -> None:
         """Fetch the index anew."""
-        run_command(self._command("apt-get", *OPTIONS, "update"))
+        run_command(self._command("apt-get", "update"))
 
     def depends(self, package: str) -> list[str]:
         """Direct dependencies by name; empty if the package is unknown to apt."""
@@ -64,13 +76,19 @@ class Apt:
 
     def download(self, packages: list[str], directory: Path) -> None:
         """Put the packages' files into an empty directory of the host."""
+        if self.arch:
+            # What runs while a module is built comes from the host's own architecture.
+            tools = [name for name in packages if name.startswith("linux-kbuild-")]
+            packages = [name for name in packages if name not in tools]
+            Apt().download(tools, directory)
         if self.root is None:
-            run_command(["apt-get", *OPTIONS, "download", *packages], cwd=directory)
+            run_command(self._command("apt-get", "download", *packages), cwd=directory)
             return
         inside = self.root / "srv/debs"
         shutil.rmtree(inside, ignore_errors=True)
         inside.mkdir(parents=True)
-        run_command(self._command("sh", "-euc", "cd /srv/debs; exec apt-get \"$@\"", "sh", *OPTIONS, "download", *packages))
+        run_command(self._command("sh", "-euc", "cd /srv/debs; exec apt-get \"$@\"", "sh", *self.options, "download",
+                                  *packages))
         for deb in inside.glob("*.deb"):
             shutil.move(deb, directory)
 
@@ -78,7 +96,7 @@ class Apt:
         """Install into the root; never into the host."""
         if self.root is None:
             raise VmError("nothing is installed on the host")
-        run_command(self._command("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *OPTIONS, "-y", "--no-install-recommends",
+        run_command(self._command("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *self.options, "-y", "--no-install-recommends",
                                   "install", *packages))
 
 

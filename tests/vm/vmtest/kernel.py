@@ -21,6 +21,8 @@ from .paths import CACHE, VM_DIR, VmError, file_lock
 TABLE = VM_DIR / "kernels.table"
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console")
 BUILT = "source:"  # in the table: not a package to fetch but a source that debug-kernel/build builds
+# Architectures to build for besides the host's, and their compilers' prefix.
+CROSS = {"arm64": "aarch64-linux-gnu-"}
 # Options of a kernel that make it so slow that deadlines have to grow.
 SANITIZERS = ("KASAN", "KCSAN", "PROVE_LOCKING")
 
@@ -33,7 +35,12 @@ class TableRow:
     suite: str
     image: tuple[str, ...]
     modules: tuple[str, ...]
-    uses: str = "run"  # "run": built for and booted; "build": built for only
+    uses: str = "run"  # "run": built for and booted; "build": built for only, also for another architecture: "build:arm64"
+
+    @property
+    def arch(self) -> str:
+        """The architecture if it is not the host's."""
+        return self.uses.partition(":")[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Kernel:
     boot_modules: tuple[str, ...]
     image: Path | None = None  # where it is not under root
     builder: Path | None = None  # root of its own release, with its headers and compiler, if that is not the host's
+    arch: str = ""  # if it is not the host's; such a kernel is not booted
 
     @property
     def vmlinuz(self) -> Path:
@@ -91,8 +99,8 @@ def read_table(path: Path = TABLE) -> dict[str, TableRow]:
         if len(fields) != 5:
             raise VmError(f"{path}:{number}: {len(fields)} columns, 5 wanted: name suite image modules uses")
         name, suite, image, modules, uses = fields
-        if uses not in ("run", "build"):
-            raise VmError(f"{path}:{number}: use {uses} of kernel {name}: can be run or build")
+        if uses not in ("run", "build", *(f"build:{arch}" for arch in CROSS)):
+            raise VmError(f"{path}:{number}: use {uses} of kernel {name}: can be run, build or build:arm64")
         if name in rows:
             raise VmError(f"{path}:{number}: kernel {name} is defined twice")
         rows[name] = TableRow(name, suite, tuple(image.split("|")), tuple(modules.split(",")), uses)
@@ -243,7 +251,7 @@ def fetch(name: str, refresh: bool = False) -> Kernel:
     with file_lock(CACHE / "kernels" / ".lock", "another kernel download"):
         if current.is_file() and not refresh:
             return load(row, current)
-        apt = Apt() if row.suite == host_suite() else foreign(row.suite)
+        apt = Apt(arch=row.arch) if row.suite == host_suite() else foreign(row.suite)
         try:
             release, packages = newest(row, apt)
             if not (home / release / "boot").is_dir():
@@ -268,7 +276,7 @@ def load(row: TableRow, current: Path) -> Kernel:
         state = json.loads(current.read_text(encoding="utf-8"))
         builder = None if row.suite == host_suite() else foreign_root(row.suite)
         kernel = Kernel(row.name, state["release"], current.parent / state["release"], tuple(state["packages"]),
-                        row.modules, builder=builder)
+                        row.modules, builder=builder, arch=row.arch)
     except (ValueError, KeyError, TypeError) as error:
         raise VmError(f"{current} is damaged ({error}): remove {current.parent} and fetch again") from error
     headers = (builder / "usr/src" / kernel.kdir.name if builder else kernel.kdir) / "Makefile"

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from . import chroot
-from .kernel import Kernel
+from .kernel import CROSS, Kernel
 from .paths import REPO, RESULTS, VmError, file_lock
 
 SOURCE_SUFFIXES = {".c", ".h", ".S", ".sh", ".py", ".mk"}
@@ -50,6 +50,11 @@ def make(kernel: Kernel, target: Path, *arguments: str, source: Path = REPO / "k
     mirror(source, target)
     headers = f"/usr/src/{kernel.kdir.name}" if kernel.builder else str(kernel.kdir)
     command = ["make", "-C", headers, f"M={target}", f"-j{os.cpu_count()}", *arguments, "modules"]
+    if kernel.arch:
+        compiler = f"{CROSS[kernel.arch]}gcc"
+        if shutil.which(compiler) is None:
+            raise VmError(f"kernel {kernel.name} needs the compiler {compiler}: apt-get install gcc-{CROSS[kernel.arch].rstrip('-')}")
+        command += [f"ARCH={kernel.arch}", f"CROSS_COMPILE={CROSS[kernel.arch]}"]
     if kernel.builder:
         command = chroot.command(kernel.builder, *command, binds=(target,))
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
