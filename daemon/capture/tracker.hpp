@@ -130,6 +130,11 @@ public:
     /// The next number drawn will be > seq.
     [[nodiscard]] virtual Result<void> seq_floor(std::uint64_t seq) = 0;
 
+    /// Brings the mapped pages up to date where they are kept in this process (the module keeps its own). Cheap.
+    virtual void observe() {}
+    /// Writes are only marked, not captured: RING means that the replica equals the disk, and every write ends it.
+    [[nodiscard]] virtual bool only_marks() const noexcept { return false; }
+
     /// Readable when read_events() has something; -1 before the first successful subscribe().
     [[nodiscard]] virtual int events_fd() const noexcept = 0;
     [[nodiscard]] virtual Result<void> subscribe() = 0;
