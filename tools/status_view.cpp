@@ -88,6 +88,19 @@ std::string latency_text(const Json& status) {
                        human_ns(number(*worst, "p99_ns")), human_ns(number(*worst, "max_ns")), name);
 }
 
+/// Only where writes are not captured by the module: what follows from it.
+std::string capture_text(const Json& capture) {
+    if (text(capture, "kind") != "ebpf")
+        return {};
+    std::string out = fmt::format("eBPF, without the module; rounds every {}", human_ms(number(capture, "cycle_interval_ms")));
+    if (const std::string reason = text(capture, "reason"); !reason.empty())
+        out += fmt::format(" ({})", printable(reason));
+    for (const Json& limit : part(capture, "limits"))
+        if (limit.is_string())
+            out += fmt::format("\n          WARNING: {}", printable(limit.get_ref<const std::string&>()));
+    return out;
+}
+
 std::string verify_text(const Json& verify) {
     std::string out;
     if (flag(verify, "running")) {
@@ -137,6 +150,8 @@ std::string status_text(const Json& status, const Eta* eta) {
     line("Source", printable(text(status, "source")));
     line("Server", fmt::format("{}, {}", server, flag(status, "connected") ? "connected" : "not connected"));
     line("State", state_text(text(status, "state"), text(status, "cause")));
+    if (const std::string capture = capture_text(part(status, "capture")); !capture.empty())
+        line("Capture", capture);
     const Json& progress = part(status, "progress");
     if (has_number(progress, "total_bytes")) {
         const std::uint64_t done = number(progress, "done_bytes");

@@ -2,10 +2,12 @@
 #include "agent/agent.hpp"
 
 #include <algorithm>
+#include <cerrno>
 
 #include <fmt/format.h>
 #include <poll.h>
 
+#include "capture/ebpf_tracker.hpp"
 #include "capture/netlink_tracker.hpp"
 #include "capture/socket_tracker.hpp"
 
@@ -57,8 +59,13 @@ Agent::Agent(loop::Loop& loop, AgentOptions options, config::AgentConfig config,
     shipper_.set_observer(this);
     shipper_.set_compression(compression_of(config_));
     shipper_.set_room([this] { work_soon(); });
+    take_resync_options();
+}
+
+void Agent::take_resync_options() {
     resync_options_.queue_depth = std::max<std::size_t>(config_.resync_queue_depth, 1);
     resync_options_.read_bytes = std::max<std::size_t>(config_.resync_block_bytes, 4096);
+    resync_options_.cycle_ns = tracker_ && tracker_->only_marks() ? std::max<std::uint64_t>(config_.cycle_interval_ms, 1) * ms : 0;
 }
 
 Agent::~Agent() {
@@ -69,14 +76,38 @@ Agent::~Agent() {
     shipper_.set_observer(nullptr);
 }
 
-Result<std::unique_ptr<capture::Tracker>> Agent::open_tracker(const AgentOptions& options) {
+/// A connection of its own to the same tracker, for a thread of its own; where writes are only marked there is none.
+Result<std::unique_ptr<capture::Tracker>> Agent::second_tracker(const AgentOptions& options) {
     if (options.tracker_socket.empty())
         return capture::NetlinkTracker::open();
     return capture::SocketTracker::connect(options.tracker_socket);
 }
 
+Result<std::unique_ptr<capture::Tracker>> Agent::open_tracker() {
+    if (!options_.tracker_socket.empty())
+        return capture::SocketTracker::connect(options_.tracker_socket);
+    const config::Capture how = options_.capture.value_or(config_.capture);
+    if (how != config::Capture::ebpf) {
+        auto module = capture::NetlinkTracker::open();
+        // Only its absence leads to the fallback: a module that does not answer, or of another release, is to be put right.
+        if (module || how == config::Capture::module || module.error().sys_errno != ENOENT)
+            return module;
+        no_module_ = module.error().text;
+    }
+    auto ebpf = capture::EbpfTracker::open();
+    if (!ebpf && !no_module_.empty())
+        return std::unexpected(Error(ebpf.error()).with(no_module_));
+    if (ebpf)
+        log_.warn("source={} event=capture kind=ebpf cycle_interval_ms={} reason={} limits={}", config_.source, config_.cycle_interval_ms,
+                  service::quote(no_module_.empty() ? "capture = \"ebpf\"" : no_module_),
+                  service::quote("no recovery to any mark: recovery points only where nothing was written during a round; after each start "
+                                 "of the agent all blocks are compared"));
+    return ebpf;
+}
+
 Result<void> Agent::start() {
-    BLKFERRY_TRY_ASSIGN(tracker_, open_tracker(options_));
+    BLKFERRY_TRY_ASSIGN(tracker_, open_tracker());
+    take_resync_options();
     BLKFERRY_TRY_ASSIGN(const auto info, tracker_->info());
     load_id_ = info.load_id;
     BLKFERRY_TRY_ASSIGN(auto registry, Registry::open(config_.state_dir));
@@ -85,7 +116,7 @@ Result<void> Agent::start() {
     BLKFERRY_TRY_ASSIGN(auto tls, tls::TlsContext::make_client({config_.cert, config_.key, config_.ca, {}}, config_.server_name));
     tls_.emplace(std::move(tls));
     points_.emplace(*tracker_, shipper_);
-    freeze_cut_.emplace(loop_, [options = options_] { return open_tracker(options); });
+    freeze_cut_.emplace(loop_, [options = options_] { return second_tracker(options); });
     BLKFERRY_TRY(tracker_->subscribe());
     if (tracker_->events_fd() >= 0)
         events_ = loop_.watch(tracker_->events_fd(), POLLIN, [this](std::uint32_t) { tracker_events(); });
@@ -115,8 +146,7 @@ Result<config::Changes> Agent::reload() {
     verify_bucket_.set_rate(config_.verify_bandwidth, loop::Loop::now_ns());
     shipper_.set_compression(compression_of(config_));
     shipper_.set_limits(limits_of(config_));
-    resync_options_.queue_depth = std::max<std::size_t>(config_.resync_queue_depth, 1);
-    resync_options_.read_bytes = std::max<std::size_t>(config_.resync_block_bytes, 4096);
+    take_resync_options();
     log_.set_level(service::level_of(config_.log_level));
     log_.info("source={} event=reload changed={} bandwidth={}", config_.source, changes.changed.size(),
               config::format_rate(config_.bandwidth));
@@ -140,6 +170,7 @@ void Agent::work_soon() {
 void Agent::work() {
     if (std::exchange(working_, true))
         return;
+    tracker_->observe();
     std::uint64_t delay = shipper_.pump();
     bool busy = false;
     for (const auto& m : members_) {
@@ -152,6 +183,8 @@ void Agent::work() {
         if (shipper_.counters().batches != batches)
             work_soon();  // a batch closed: there is room for what the resyncs have read
     }
+    quiet_mark_step();
+    busy = busy || quiet_mark_.has_value();
     working_ = false;
     if (busy)
         delay = std::min<std::uint64_t>(delay == 0 ? 20 * ms : delay, 20 * ms);
@@ -170,7 +203,8 @@ void Agent::tick() {
     const ShipperCounters& c = shipper_.counters();
     std::uint64_t captured = 0;
     for (const auto& m : members_) {
-        captured += m->disk.ring->counter(BLKFERRY_C_SECTORS) * sector_bytes;
+        // Where writes are only marked none has a descriptor.
+        captured += m->disk.ring->counter(tracker_->only_marks() ? BLKFERRY_C_DIRTY_SECTORS : BLKFERRY_C_SECTORS) * sector_bytes;
         const auto st = m->disk.ring->status();
         const bool gap = st.state != capture::DiskState::ring || st.gap_seq != 0;
         m->gap_since_ns = gap ? (m->gap_since_ns == 0 ? now : m->gap_since_ns) : 0;
@@ -258,7 +292,10 @@ void Agent::update_state() {
         cause = session_->cause();
     else if (next == SourceState::stalled)
         cause = stall_cause();
-    if (next != state_ || (next == SourceState::stalled && cause != cause_))
+    // Rounds come and go.
+    const bool routine = resync_options_.cycle_ns != 0 && (state_ == SourceState::continuous || state_ == SourceState::backlog) &&
+                         (next == SourceState::continuous || next == SourceState::backlog);
+    if ((next != state_ && !routine) || (next == SourceState::stalled && cause != cause_))
         log_.info("source={} event=state state={} before={}{}", config_.source, to_string(next), to_string(state_),
                   cause.empty() ? "" : " cause=" + service::quote(cause));
     state_ = next;

@@ -12,6 +12,7 @@
 #include "agent/disk.hpp"
 #include "agent/freeze_cut.hpp"
 #include "agent/points.hpp"
+#include "agent/quiet_mark.hpp"
 #include "agent/rates.hpp"
 #include "agent/read_pool.hpp"
 #include "agent/registry.hpp"
@@ -36,7 +37,8 @@ namespace blkferry::agent {
 
 struct AgentOptions {
     std::filesystem::path config_file;
-    std::filesystem::path tracker_socket;  ///< of a producer; empty: the kernel module
+    std::filesystem::path tracker_socket;  ///< of a producer; empty: as `capture` says
+    std::optional<config::Capture> capture = {};  ///< instead of the configuration's
 };
 
 /// The daemon: its disks, its session, and what its operator asks. One thread (the loop's) but for the pool.
@@ -65,6 +67,7 @@ private:
         loop::Watch wake;
         std::uint64_t gap_since_ns = 0;  ///< monotonic; 0: no gap
         SelfCheck self_check;
+        std::uint64_t memory_bytes = 0;     ///< reserved for it by the tracker
         std::uint64_t untracked_bytes = 0;  ///< found by the self-check since it was attached here
         std::vector<capture::LatencySet> latency;  ///< as last read; empty: not measured
     };
@@ -107,7 +110,9 @@ private:
     bool fence(capture::Merger& merger) override;
 
     // agent.cpp
-    [[nodiscard]] static Result<std::unique_ptr<capture::Tracker>> open_tracker(const AgentOptions& options);
+    [[nodiscard]] Result<std::unique_ptr<capture::Tracker>> open_tracker();
+    [[nodiscard]] static Result<std::unique_ptr<capture::Tracker>> second_tracker(const AgentOptions& options);
+    void take_resync_options();
     void work();
     void work_soon();
     void tick();
@@ -121,6 +126,7 @@ private:
     [[nodiscard]] control::Json status() const;
     [[nodiscard]] control::Json disk_status(const Member& m) const;
     [[nodiscard]] control::Json missing_status(const Missing& m) const;
+    [[nodiscard]] control::Json capture_status() const;
     [[nodiscard]] SourceState phase_of(const Member& m) const;
     [[nodiscard]] std::uint64_t backlog_bytes(const Member& m) const;
     [[nodiscard]] std::uint64_t backlog_bytes() const;
@@ -138,6 +144,13 @@ private:
     void command_throttle(const control::Json& request, control::Reply reply);
     void command_pause(bool paused, control::Reply reply);
     [[nodiscard]] Result<std::vector<std::uint16_t>> slots_of(const std::vector<std::string>& devices) const;
+
+    // agent_quiet_mark.cpp
+    void quiet_mark(Points::Request request, std::vector<std::uint64_t> freeze, Points::Done done);
+    void quiet_mark_step();
+    void quiet_mark_frozen(Result<void> r);
+    void quiet_mark_end(Result<void> r);
+    [[nodiscard]] bool all_quiet() const;
 
     // agent_self_check.cpp
     void self_check(std::uint64_t now);
@@ -166,8 +179,10 @@ private:
     std::optional<Registry> registry_;
     std::optional<tls::TlsContext> tls_;
     std::unique_ptr<capture::Tracker> tracker_;
+    std::string no_module_;           ///< why writes are only marked though the module was to be used; empty: asked for, or it is used
     std::optional<Points> points_;
     std::optional<FreezeCut> freeze_cut_;
+    std::optional<QuietMark> quiet_mark_;
     std::vector<std::unique_ptr<Member>> members_;
     std::vector<Missing> missing_;
     std::unique_ptr<Session> session_;

@@ -220,6 +220,11 @@ void Agent::command_mark(const Json& request, Reply reply) {
             shared->line({{"progress", {{"step", "shipping"}, {"backlog_bytes", backlog_bytes()}}}});
         work_soon();
     };
+    if (tracker_->only_marks()) {
+        quiet_mark(std::move(r), std::move(freeze), std::move(done));
+        shipping();
+        return;
+    }
     if (!*fs) {
         points_->ask(std::move(r), std::move(done));
         shipping();

@@ -95,6 +95,7 @@ Result<void> Agent::attach(const ProtectedDisk& record, const std::vector<BlockD
     m->disk.record.identity = d.identity;
     BLKFERRY_TRY_ASSIGN(auto info, attach_device(d.dev, d.path, d.identity.sectors));
     BLKFERRY_TRY_ASSIGN(auto ring, open_ring(info, d.path));
+    m->memory_bytes = info.memory;
     m->disk.id = info.disk;
     m->disk.dev = d.dev;
     m->disk.name = info.name.empty() ? d.identity.name : info.name;
@@ -112,9 +113,9 @@ Result<void> Agent::attach(const ProtectedDisk& record, const std::vector<BlockD
                               work_soon();
                           });
     shipper_.add_ring(record.slot, m->disk.ring);
-    log_.info("disk={} event=attached slot={} device={} state={} size_bytes={} identity={}", m->disk.name,
+    log_.info("disk={} event=attached slot={} device={} state={} size_bytes={} memory_bytes={} identity={}", m->disk.name,
               record.slot, m->disk.path, capture::to_string(m->disk.ring->status().state),
-              m->disk.geometry().nr_sectors * sector_bytes, service::quote(d.identity.str()));
+              m->disk.geometry().nr_sectors * sector_bytes, m->memory_bytes, service::quote(d.identity.str()));
     members_.push_back(std::move(m));
     std::ranges::sort(members_, {}, [](const auto& x) { return x->disk.slot(); });
     return {};

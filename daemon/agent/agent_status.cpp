@@ -153,6 +153,7 @@ Json Agent::disk_status(const Member& m) const {
               {"phase", to_string(phase_of(m))},
               {"size_bytes", g.nr_sectors * sector_bytes},
               {"backlog_bytes", backlog_bytes(m)},
+              {"memory_bytes", m.memory_bytes},
               {"untracked_bytes", m.untracked_bytes},
               {"dirty_bytes", (st.active_blocks + st.snap_blocks) * m.disk.block_bytes()},
               {"ring", {{"used_bytes", std::min(g.data_bytes, (st.head - std::min(st.head, m.disk.ring->tail())) *
@@ -198,6 +199,22 @@ Json Agent::missing_status(const Missing& m) const {
             {"error", m.why}};
 }
 
+/// How writes are seen, and what that means for whoever counts on it.
+Json Agent::capture_status() const {
+    const bool producer = !options_.tracker_socket.empty();
+    Json j = {{"kind", tracker_->only_marks() ? "ebpf" : producer ? "producer" : "module"},
+              {"any_mark", !tracker_->only_marks()},
+              {"reason", no_module_},
+              {"limits", Json::array()}};
+    if (tracker_->only_marks()) {
+        j["cycle_interval_ms"] = config_.cycle_interval_ms;
+        j["limits"] = {"no recovery to any mark: a recovery point needs a round in which nothing is written, or 'blkferry mark --fs'",
+                       "after each start of the agent all blocks are compared with the replica",
+                       "no verification of source against replica on request"};
+    }
+    return j;
+}
+
 Json Agent::status() const {
     const ShipperCounters& c = shipper_.counters();
     const auto lag = lag_ms();
@@ -218,6 +235,7 @@ Json Agent::status() const {
               {"server", config::to_string(config_.server)},
               {"server_name", session_->server_name()},
               {"connected", session_->established()},
+              {"capture", capture_status()},
               {"state", to_string(state_)},
               {"cause", cause_},
               {"backlog_bytes", backlog},

@@ -145,7 +145,7 @@ void Agent::verify_tick(std::uint64_t now) {
             save_verify_state();
         return;
     }
-    if (!session_->established() || members_.empty())
+    if (!session_->established() || members_.empty() || tracker_->only_marks())
         return;
     if (verify_state_->running) {
         VerifyState::Running r = *verify_state_->running;
@@ -172,6 +172,11 @@ void Agent::verify_tick(std::uint64_t now) {
 }
 
 void Agent::command_verify(const Json& request, Reply reply) {
+    if (tracker_->only_marks()) {
+        reply.fail({Errc::unsupported, 0, "without the module single writes are not known, so what differs cannot be told from what was just "
+                                          "written; every start of the agent compares all blocks with the replica"});
+        return;
+    }
     const auto names = control::get_strings(request, "devices", devices_max);
     if (!names) {
         reply.fail(names.error());

@@ -74,12 +74,12 @@ int run(agent::AgentOptions options, const config::AgentConfig& config, service:
 
 int main(int argc, char** argv) {
     std::string config_file = config::agent_file;
-    std::string tracker = "module";
+    std::string tracker;
     bool check = false;
     CLI::App app("Ships the writes of protected disks to a blkferry server.", "blkferry-agent");
     app.add_option("--config", config_file, "Configuration file")->capture_default_str();
-    app.add_option("--tracker", tracker, "Where writes are captured: 'module', or 'socket:PATH' of a producer (tests)")
-        ->capture_default_str();
+    app.add_option("--tracker", tracker, "How writes are seen, instead of `capture` in the configuration: 'module', 'ebpf', or 'socket:PATH' of a producer "
+                                   "(tests)");
     app.add_flag("--check", check, "Check the configuration and exit");
     app.set_version_flag("--version", "blkferry-agent " BLKFERRY_VERSION);
     try {
@@ -91,8 +91,12 @@ int main(int argc, char** argv) {
     options.config_file = config_file;
     if (tracker.starts_with("socket:"))
         options.tracker_socket = tracker.substr(7);
-    else if (tracker != "module")
-        return usage_error({Errc::invalid, 0, "--tracker must be 'module' or 'socket:PATH'"});
+    else if (tracker == "module")
+        options.capture = config::Capture::module;
+    else if (tracker == "ebpf")
+        options.capture = config::Capture::ebpf;
+    else if (!tracker.empty())
+        return usage_error({Errc::invalid, 0, "--tracker must be 'module', 'ebpf' or 'socket:PATH'"});
     const auto config = config::load_agent(config_file);
     if (!config)
         return usage_error(config.error());

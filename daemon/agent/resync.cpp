@@ -95,7 +95,8 @@ void Resync::untracked(const std::string& why) {
 
 void Resync::want(std::string_view why) {
     forget_reads();
-    say(false, fmt::format("event=gap_open reason=\"{}\"", why));
+    if (!routine())
+        say(false, fmt::format("event=gap_open reason=\"{}\"", why));
     phase_ = Phase::wanted;
     seq0_ = 0;
     switch_passed_ = drained_ = false;
@@ -108,14 +109,14 @@ void Resync::look_at_module(const capture::RingStatus& st) {
         return;
     }
     if ((st.flags & BLKFERRY_CTL_UNTRACKED) != 0)
-        untracked("a passthrough write bypassed tracking");
+        untracked("a write bypassed tracking (passthrough, or an event that the kernel may have skipped)");
     const bool epoch = phase_ == Phase::switching || phase_ == Phase::announcing || phase_ == Phase::reading ||
                        phase_ == Phase::ending || phase_ == Phase::closing;
     if (st.state == DiskState::bitmap && (epoch || phase_ == Phase::settled))
         want(epoch          ? "the ring was full during a resync"
              : whole_owed() ? "the whole disk is to be synced"
                             : "the ring was full");
-    else if (phase_ == Phase::settled && st.gap_seq != 0)
+    else if (phase_ == Phase::settled && st.gap_seq != 0 && loop::Loop::now_ns() >= cycle_due_ns_)
         want("a write had no room or no payload in the ring");
 }
 
@@ -161,6 +162,8 @@ void Resync::begin() {
             seq0_ = *seq0;
             phase_ = Phase::switching;
             ++epochs_;
+            if (const std::uint64_t cycle = parts_.options.cycle_ns; cycle != 0)
+                cycle_due_ns_ = (now / cycle + 1) * cycle;
         }
         cause_.clear();
         return;
@@ -203,8 +206,9 @@ void Resync::batch_opens() {
     forget_reads();
     owed_anew_ = false;
     phase_ = Phase::reading;
-    say(false, fmt::format("event=epoch_begin kind={} seq0={} bytes={}", to_string(announced_.kind), seq0_,
-                           summary.sectors * sector_bytes));
+    if (!routine())
+        say(false, fmt::format("event=epoch_begin kind={} seq0={} bytes={}", to_string(announced_.kind), seq0_,
+                               summary.sectors * sector_bytes));
 }
 
 bool Resync::comparable(const Extent& e) const noexcept {
@@ -409,7 +413,9 @@ void Resync::close_gap() {
         return;
     const auto cut = parts_.tracker.resync_end(disk_.id);
     if (cut) {
-        say(false, fmt::format("event=gap_closed seq={}", *cut));
+        if (!routine())
+            say(false, fmt::format("event=gap_closed seq={}", *cut));
+        ++rounds_;
         phase_ = Phase::settled;
         seq0_ = 0;
         cause_.clear();
@@ -420,7 +426,8 @@ void Resync::close_gap() {
     switch (cut.error().sys_errno) {
         case EAGAIN:  // bits were set meanwhile: one more, small round
             forget_reads();
-            phase_ = Phase::wanted;
+            ++rounds_;
+            phase_ = parts_.options.cycle_ns != 0 ? Phase::settled : Phase::wanted;  // settled: until the next round is due
             seq0_ = 0;
             drained_ = switch_passed_ = false;
             next_try_ns_ = now + round_pause_ns;

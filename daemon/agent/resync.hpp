@@ -21,6 +21,9 @@ namespace blkferry::agent {
 struct ResyncOptions {
     std::size_t read_bytes = 256U << 10;  ///< of one read
     std::size_t queue_depth = 16;         ///< reads in flight per disk
+    /// Where writes are only marked: from the begin of a round to that of the next. Rounds of all disks begin together, at its
+    /// multiples. 0: a gap is closed at once.
+    std::uint64_t cycle_ns = 0;
 };
 
 /// What a resync needs of its surroundings; all of it outlives it.
@@ -89,6 +92,10 @@ public:
     void untracked(const std::string& why);
     [[nodiscard]] bool settled() const noexcept { return phase_ == Phase::settled; }
     [[nodiscard]] std::uint64_t epochs() const noexcept { return epochs_; }
+    /// The next round begins now, if there is something for it.
+    void cycle_now() noexcept { cycle_due_ns_ = next_try_ns_ = 0; }
+    /// Rounds that ended, whether or not something was written meanwhile.
+    [[nodiscard]] std::uint64_t rounds() const noexcept { return rounds_; }
 
 private:
     enum class Phase : std::uint8_t { off, settled, wanted, switching, announcing, reading, ending, closing };
@@ -117,6 +124,8 @@ private:
     void close_gap();
     void forget_reads();
     [[nodiscard]] bool whole_owed() const noexcept;
+    /// Rounds follow each other for ever, and this one is nothing special: not worth a line.
+    [[nodiscard]] bool routine() const noexcept { return parts_.options.cycle_ns != 0 && !whole_owed(); }
     void owe(bool on, SyncKind kind);
     void say(bool warning, std::string_view what) const;
 
@@ -139,6 +148,8 @@ private:
     std::deque<Ready> ready_;
     ExtentSet durable_;            ///< durable sectors of blocks that are not durable as a whole
     std::uint64_t epochs_ = 0;
+    std::uint64_t rounds_ = 0;
+    std::uint64_t cycle_due_ns_ = 0;
     std::shared_ptr<bool> epoch_alive_;  ///< callbacks of an abandoned epoch find it gone
 };
 

@@ -42,6 +42,14 @@ const std::vector<Key<A>> schema = {
     {"ring", &A::ring_bytes, "\"64MiB\"", "", false,
      "Kernel memory for captured writes of each disk, taken when the disk is protected; rounded up to a power of two.",
      Unit::size, {64 * kib, 4 * gib, 1}},
+    {"capture", &A::capture, "\"auto\"", "", false,
+     "How writes are seen. \"module\": by the kernel module, which captures each of them; any moment can be recovered. \"ebpf\": without the "
+     "module, by eBPF programs that only mark what is written; the marked blocks are read and shipped in rounds, and a recovery point "
+     "exists only where nothing was written from the begin of a round to its end (`blkferry mark --fs` makes such a moment). "
+     "\"auto\": the module if the kernel has it, else eBPF with a warning in log and status."},
+    {"cycle_interval", &A::cycle_interval_ms, "\"5s\"", "", true,
+     "Without the module: from the begin of a round to the begin of the next, \"1s\" to \"1h\". No recovery point is newer "
+     "than the last round in which nothing was written.", Unit::span, {1'000, 3'600'000, 1}},
     {"resync_queue_depth", &A::resync_queue_depth, "16", "", true,
      "Reads of the source disk under way at once while it is copied.", Unit::none, {1, 256, 1}},
     {"resync_block", &A::resync_block_bytes, "\"256KiB\"", "", true,

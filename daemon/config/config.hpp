@@ -22,10 +22,12 @@ inline constexpr std::uint16_t default_port = 1500;
 
 enum class Compression : std::uint8_t { none, lz4, zstd };
 enum class LogLevel : std::uint8_t { error, warning, info, debug };
+enum class Capture : std::uint8_t { automatic, module, ebpf };
 enum class SnapshotEngine : std::uint8_t { automatic, reflink, copy };
 
 [[nodiscard]] std::string_view to_string(Compression value) noexcept;
 [[nodiscard]] std::string_view to_string(LogLevel value) noexcept;
+[[nodiscard]] std::string_view to_string(Capture value) noexcept;
 [[nodiscard]] std::string_view to_string(SnapshotEngine value) noexcept;
 
 struct AgentConfig {
@@ -43,6 +45,8 @@ struct AgentConfig {
     std::uint64_t batch_interval_ms = 0;
     std::uint64_t batch_bytes = 0;
     std::uint64_t ring_bytes = 0;      ///< per disk
+    Capture capture = Capture::automatic;
+    std::uint64_t cycle_interval_ms = 0;  ///< without the module: from the begin of a round to that of the next
     std::uint64_t resync_queue_depth = 0;
     std::uint64_t resync_block_bytes = 0;
     std::uint64_t workers = 0;

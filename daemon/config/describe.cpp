@@ -39,6 +39,7 @@ struct Kind {
     std::string operator()(Compression C::*) const { return "one of"; }
     std::string operator()(LogLevel C::*) const { return "one of"; }
     std::string operator()(SnapshotEngine C::*) const { return "one of"; }
+    std::string operator()(Capture C::*) const { return "one of"; }
 };
 
 std::string bound(std::uint64_t value, Unit unit) {
@@ -75,6 +76,7 @@ struct RangeText {
     std::string operator()(Compression C::*) const { return joined(names_of(Compression{})); }
     std::string operator()(LogLevel C::*) const { return joined(names_of(LogLevel{})); }
     std::string operator()(SnapshotEngine C::*) const { return joined(names_of(SnapshotEngine{})); }
+    std::string operator()(Capture C::*) const { return joined(names_of(Capture{})); }
 };
 
 template <class C>

@@ -20,6 +20,7 @@ constexpr std::size_t name_bytes_max = 64;
 
 constexpr std::array<std::string_view, 3> compression_names = {"none", "lz4", "zstd"};
 constexpr std::array<std::string_view, 4> level_names = {"error", "warning", "info", "debug"};
+constexpr std::array<std::string_view, 3> capture_names = {"auto", "module", "ebpf"};
 constexpr std::array<std::string_view, 3> engine_names = {"auto", "reflink", "copy"};
 
 std::string_view written_as(const TomlValue& value) {
@@ -169,6 +170,7 @@ struct Setter {
     }
     Result<void> operator()(Compression C::*field) const { return put(config.*field, enum_of<Compression>(value)); }
     Result<void> operator()(LogLevel C::*field) const { return put(config.*field, enum_of<LogLevel>(value)); }
+    Result<void> operator()(Capture C::*field) const { return put(config.*field, enum_of<Capture>(value)); }
     Result<void> operator()(SnapshotEngine C::*field) const { return put(config.*field, enum_of<SnapshotEngine>(value)); }
 };
 
@@ -232,6 +234,9 @@ void take_reloadable(C& running, const C& fresh, std::span<const Key<C>> schema)
 std::span<const std::string_view> names_of(Compression) noexcept { return compression_names; }
 std::span<const std::string_view> names_of(LogLevel) noexcept { return level_names; }
 std::span<const std::string_view> names_of(SnapshotEngine) noexcept { return engine_names; }
+std::span<const std::string_view> names_of(Capture) noexcept { return capture_names; }
+
+std::string_view to_string(Capture value) noexcept { return capture_names[static_cast<std::size_t>(value)]; }
 std::string_view to_string(Compression value) noexcept { return compression_names[static_cast<std::size_t>(value)]; }
 std::string_view to_string(LogLevel value) noexcept { return level_names[static_cast<std::size_t>(value)]; }
 std::string_view to_string(SnapshotEngine value) noexcept { return engine_names[static_cast<std::size_t>(value)]; }

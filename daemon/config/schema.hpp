@@ -29,7 +29,8 @@ enum class Rule : std::uint8_t { any, name, optional_name, one_or_more };
 
 template <class C>
 using Field = std::variant<std::string C::*, std::filesystem::path C::*, std::uint64_t C::*, std::int64_t C::*,
-                           std::vector<Endpoint> C::*, Compression C::*, LogLevel C::*, SnapshotEngine C::*>;
+                           std::vector<Endpoint> C::*, Compression C::*, LogLevel C::*, SnapshotEngine C::*,
+                           Capture C::*>;
 
 /// One key. `fallback` is the default as it stands in the file (TOML), empty: the key is required and `example` is shown.
 template <class C>
@@ -52,5 +53,6 @@ struct Key {
 [[nodiscard]] std::span<const std::string_view> names_of(Compression) noexcept;
 [[nodiscard]] std::span<const std::string_view> names_of(LogLevel) noexcept;
 [[nodiscard]] std::span<const std::string_view> names_of(SnapshotEngine) noexcept;
+[[nodiscard]] std::span<const std::string_view> names_of(Capture) noexcept;
 
 }  // namespace blkferry::config

@@ -186,9 +186,13 @@ class Bench:
         self.write_agent()
         self.server = Process("server", [program("blkferry-server"), "--config", str(self.dir / "server.toml")],
                               self.dir / "server.log")
-        self.producer = Producer(self.dir, [(p, mib) for p in self.paths], **(producer or {}))
-        self.agent = Process("agent", [program("blkferry-agent"), "--config", str(self.dir / "agent.toml"),
-                                       "--tracker", f"socket:{self.producer.socket}"], self.dir / "agent.log")
+        command = [program("blkferry-agent"), "--config", str(self.dir / "agent.toml")]
+        if producer is None or producer:
+            self.producer = Producer(self.dir, [(p, mib) for p in self.paths], **(producer or {}))
+            command += ["--tracker", f"socket:{self.producer.socket}"]
+        else:  # a bench with disks of its own
+            self.producer = Process("producer", [], self.dir / "producer.log")
+        self.agent = Process("agent", command, self.dir / "agent.log")
 
     # -- configuration
 

@@ -94,6 +94,8 @@ BOOST_AUTO_TEST_CASE(refusals_name_file_and_line) {
     refused(parse_agent(least + "bandwidth = \"20\"\n", "a.toml"), "a.toml:3: bandwidth: ", "20mbit");
     refused(parse_agent(least + "ring = \"8GiB\"\n", "a.toml"), "a.toml:3: ring: ", "\"64KiB\" .. \"4GiB\"");
     refused(parse_agent(least + "resync_block = \"100KiB\"\n", "a.toml"), "a.toml:3: resync_block: ", "multiple of \"64KiB\"");
+    refused(parse_agent(least + "capture = \"kprobe\"\n", "a.toml"), "a.toml:3: capture: ", "auto, module, ebpf");
+    refused(parse_agent(least + "cycle_interval = \"500ms\"\n", "a.toml"), "a.toml:3: cycle_interval: ", "");
     refused(parse_agent(least + "compression = \"gzip\"\n", "a.toml"), "a.toml:3: compression: ", "none, lz4, zstd");
     refused(parse_agent(least + "cert = \"source.pem\"\n", "a.toml"), "a.toml:3: cert: ", "absolute");
     refused(parse_agent(least + "cert = \"\"\n", "a.toml"), "a.toml:3: cert: ", "path");

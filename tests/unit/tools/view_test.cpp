@@ -61,6 +61,16 @@ BOOST_AUTO_TEST_CASE(verification_tells_progress_and_last_result) {
     BOOST_TEST(has(status_text(s, nullptr), "failed: cannot read /dev/vda"));
 }
 
+BOOST_AUTO_TEST_CASE(without_the_module_it_says_what_is_missing) {
+    Json s = status("CONTINUOUS", 1, 1, 0);
+    s["capture"] = {{"kind", "module"}, {"any_mark", true}, {"reason", ""}, {"limits", Json::array()}};
+    BOOST_TEST(!has(status_text(s, nullptr), "Capture"));
+    s["capture"] = {{"kind", "ebpf"}, {"any_mark", false}, {"reason", "no module"}, {"cycle_interval_ms", 5000}, {"limits", {"no this", 7, "no that"}}};
+    const std::string text = status_text(s, nullptr);
+    BOOST_TEST(has(text, "Capture   eBPF, without the module; rounds every 5"));
+    BOOST_TEST(has(text, "(no module)\n          WARNING: no this\n          WARNING: no that\n"));
+}
+
 BOOST_AUTO_TEST_CASE(latency_is_that_of_the_worst_disk) {
     Json s = status("CONTINUOUS", 1, 1, 0);
     BOOST_TEST(!has(status_text(s, nullptr), "Latency"));
