@@ -10,6 +10,7 @@
 #include "tools/commands.hpp"
 #include "tools/human.hpp"
 #include "tools/output.hpp"
+#include "tools/setup.hpp"
 #include "tools/views.hpp"
 
 namespace blkferry::tools {
@@ -33,21 +34,15 @@ Result<std::vector<std::string>> absolute(const std::vector<std::string>& device
     return out;
 }
 
-Exit print_answer(const Global& global, const Answer<Json>& answer, const std::function<std::string(const Json&)>& as_text) {
-    if (!answer)
-        return report(global, answer.error().error, answer.error().exit);
-    if (global.json)
-        print_json(*answer);
-    else
-        print_text(as_text(*answer));
-    return Exit::ok;
-}
-
-Exit change_disks(const Global& global, const char* command, const std::vector<std::string>& devices, const char* done) {
+Exit change_disks(const Global& global, const char* command, const std::vector<std::string>& devices, const char* done,
+                  bool replicate = true) {
     const auto paths = absolute(devices);
     if (!paths)
         return report(global, paths.error(), Exit::usage);
-    const auto answer = ask(global.agent_socket, Json{{"cmd", command}, {"devices", *paths}});
+    Json request{{"cmd", command}, {"devices", *paths}};
+    if (!replicate)
+        request["replicate"] = false;
+    const auto answer = ask(global.agent_socket, request);
     return print_answer(global, answer, [&](const Json& message) {
         std::string out;
         for (const Json& disk : part(message, "disks"))
@@ -86,7 +81,9 @@ Exit run(const Global& global, const DisksOptions&) {
 }
 
 Exit run(const Global& global, const ProtectOptions& options) {
-    return change_disks(global, "protect", options.devices, "protected");
+    if (options.all)
+        return protect_all(global, options);
+    return change_disks(global, "protect", options.devices, options.no_replication ? "registered" : "protected", !options.no_replication);
 }
 
 Exit run(const Global& global, const UnprotectOptions& options) {

@@ -44,6 +44,16 @@ bool has_number(const Json& object, const char* key) {
     return it != object.end() && it->is_number();
 }
 
+Exit print_answer(const Global& global, const Answer<Json>& answer, const std::function<std::string(const Json&)>& as_text) {
+    if (!answer)
+        return report(global, answer.error().error, answer.error().exit);
+    if (global.json)
+        print_json(*answer);
+    else
+        print_text(as_text(*answer));
+    return Exit::ok;
+}
+
 std::uint64_t number(const Json& object, const char* key, std::uint64_t fallback) {
     return control::get_u64(object, key, fallback).value_or(fallback);
 }

@@ -29,6 +29,9 @@ using Answer = std::expected<T, Failure>;
 [[nodiscard]] Answer<Json> ask_with_progress(const Global& global, const std::filesystem::path& socket,
                                              const Json& request, const std::string& label);
 
+/// Prints an answer as it is (--json) or as `as_text` says it, or the failure; gives the exit status.
+[[nodiscard]] Exit print_answer(const Global& global, const Answer<Json>& answer, const std::function<std::string(const Json&)>& as_text);
+
 /// Members of an answer; a missing or ill-typed one gives the fallback.
 [[nodiscard]] std::uint64_t number(const Json& object, const char* key, std::uint64_t fallback = 0);
 [[nodiscard]] std::string text(const Json& object, const char* key);

@@ -26,6 +26,8 @@ public:
         add_agent();
         add_points();
         add_server();
+        add_enroll();
+        add_uninstall();
         add_pki();
         add_config();
         add_completion();
@@ -56,7 +58,16 @@ private:
         agent_socket(c);
         agent_socket(add(app_, disks_, "disks", "Show what can be protected here, and why not"));
         c = add(app_, protect_, "protect", "Protect disks: replicate them from now on");
-        c->add_option("DEVICE", protect_.devices, "Whole disks, for example /dev/vda")->required()->expected(1, 64)->type_name("");
+        CLI::Option* devices = c->add_option("DEVICE", protect_.devices, "Whole disks, for example /dev/vda")->expected(1, 64)->type_name("");
+        c->add_flag("--all", protect_.all, "All disks of this machine that can be; shows which, and why not the others")->excludes(devices);
+        c->add_flag("--no-replication", protect_.no_replication, "Only register them: nothing is tracked or shipped yet");
+        c->add_flag("--dry-run", protect_.dry_run, "Show what --all would do, and do nothing");
+        c->parse_complete_callback([this] {
+            if (!protect_.all && protect_.devices.empty())
+                throw CLI::ValidationError("protect", "a DEVICE, or --all, is needed");
+            if (!protect_.all && protect_.dry_run)
+                throw CLI::ValidationError("protect", "--dry-run goes with --all");
+        });
         agent_socket(c);
         c = add(app_, unprotect_, "unprotect", "Stop replicating disks; the server keeps what it has");
         c->add_option("DEVICE", unprotect_.devices, "Protected disks")->required()->expected(1, 64)->type_name("");
@@ -98,6 +109,44 @@ private:
         CLI::App* group = app_.add_subcommand("server", "Commands about the server");
         group->require_subcommand(0, 1);
         server_socket(add(*group, server_status_, "status", "Show the server, its store and its sources"));
+        CLI::App* c = add(*group, server_init_, "init", "Make this machine a server: CA, certificate, configuration");
+        c->add_option("NAME", server_init_.name, "Name of the server (the host's name)")->type_name("");
+        c->add_option("--pki", server_init_.pki, "Folder of the CA (/var/lib/blkferry/pki)")->type_name("DIR");
+        c->add_option("--config", server_init_.config, "Configuration to fill in (/etc/blkferry/server.toml)")->type_name("FILE");
+        c->add_flag("--no-start", server_init_.no_start, "Leave the server as it is");
+        c = add(*group, enroll_token_, "enroll-token", "Make a one-time token with which a source enrols");
+        c->add_option("--source", enroll_token_.source, "Only for this name, which may be known already")->type_name("NAME");
+        c->add_option("--expires", enroll_token_.expires, "How long it is good: 30min, 24h, 7d (24h)")->type_name("TIME");
+        server_socket(c);
+        server_socket(add(*group, tokens_, "tokens", "List the tokens"));
+        c = add(*group, token_revoke_, "revoke-token", "Make a token void");
+        c->add_option("ID", token_revoke_.id, "As 'tokens' lists it")->required()->type_name("");
+        server_socket(c);
+        c = add(*group, revoke_, "revoke", "Revoke a source's certificates and end its connection at once");
+        c->add_option("SOURCE", revoke_.source, "Name of the source")->required()->type_name("");
+        server_socket(c);
+    }
+
+    void add_uninstall() {
+        CLI::App* c = add(app_, uninstall_, "uninstall", "Take this machine out: release its disks, tell the server, remove key and state");
+        c->add_flag("--local", uninstall_.local, "Say nothing to the server: on a launched machine, whose source goes on");
+        c->add_flag("--force", uninstall_.force, "Go on where agent or server cannot be told");
+        c->add_flag("--packages", uninstall_.packages, "Remove the packages too (apt-get purge)");
+        c->add_option("--config", uninstall_.config, "Configuration of the agent (/etc/blkferry/agent.toml)")->type_name("FILE");
+        agent_socket(c);
+    }
+
+    void add_enroll() {
+        CLI::App* c = add(app_, enroll_, "enroll", "Make this machine a source of a server: key, certificate, configuration");
+        c->add_option("SERVER", enroll_.server, "Where the server listens: name or address, with :port if it is not 1500")->required()->type_name("");
+        CLI::Option* file = c->add_option("--token-file", enroll_.token_file, "File with the one-time token; -: standard input")->type_name("FILE");
+        c->add_option("--token", enroll_.token, "The token itself; other users can see it: better --token-file")->type_name("TOKEN")->excludes(file);
+        c->add_option("--source", enroll_.source, "Name of this source (the host's name)")->type_name("NAME");
+        c->add_option("--proxy", enroll_.proxy, "HTTP proxy: http://[USER@]HOST[:PORT]")->type_name("URL");
+        c->add_option("--proxy-password-file", enroll_.proxy_password_file, "File with the proxy user's password")->type_name("FILE");
+        c->add_option("--dir", enroll_.dir, "Folder for key and certificates (/var/lib/blkferry/agent/tls)")->type_name("DIR");
+        c->add_option("--config", enroll_.config, "Configuration to fill in (/etc/blkferry/agent.toml)")->type_name("FILE");
+        c->add_flag("--no-start", enroll_.no_start, "Leave the agent as it is");
     }
 
     void add_pki() {
@@ -161,6 +210,13 @@ private:
     VerifyOptions verify_;
     ExportOptions export_;
     ServerStatusOptions server_status_;
+    EnrollTokenOptions enroll_token_;
+    TokensOptions tokens_;
+    TokenRevokeOptions token_revoke_;
+    RevokeOptions revoke_;
+    EnrollOptions enroll_;
+    UninstallOptions uninstall_;
+    ServerInitOptions server_init_;
     PkiInitOptions pki_init_;
     PkiIssueOptions pki_issue_;
     PkiRevokeOptions pki_revoke_;

@@ -17,6 +17,13 @@ namespace blkferry::tools {
 [[nodiscard]] Exit run(const Global& global, const VerifyOptions& options);
 [[nodiscard]] Exit run(const Global& global, const ExportOptions& options);
 [[nodiscard]] Exit run(const Global& global, const ServerStatusOptions& options);
+[[nodiscard]] Exit run(const Global& global, const EnrollTokenOptions& options);
+[[nodiscard]] Exit run(const Global& global, const TokensOptions& options);
+[[nodiscard]] Exit run(const Global& global, const TokenRevokeOptions& options);
+[[nodiscard]] Exit run(const Global& global, const RevokeOptions& options);
+[[nodiscard]] Exit run(const Global& global, const EnrollOptions& options);
+[[nodiscard]] Exit run(const Global& global, const UninstallOptions& options);
+[[nodiscard]] Exit run(const Global& global, const ServerInitOptions& options);
 [[nodiscard]] Exit run(const Global& global, const PkiInitOptions& options);
 [[nodiscard]] Exit run(const Global& global, const PkiIssueOptions& options);
 [[nodiscard]] Exit run(const Global& global, const PkiRevokeOptions& options);

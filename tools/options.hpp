@@ -18,6 +18,9 @@ struct StatusOptions {
 struct DisksOptions {};
 struct ProtectOptions {
     std::vector<std::string> devices;
+    bool all = false;
+    bool no_replication = false;
+    bool dry_run = false;
 };
 struct UnprotectOptions {
     std::vector<std::string> devices;
@@ -46,6 +49,40 @@ struct ExportOptions {
     std::filesystem::path store;  ///< set: offline, without the server
 };
 struct ServerStatusOptions {};
+struct EnrollTokenOptions {
+    std::string source;          ///< empty: the source names itself
+    std::string expires = "24h";
+};
+struct TokensOptions {};
+struct TokenRevokeOptions {
+    std::string id;
+};
+struct RevokeOptions {
+    std::string source;
+};
+struct EnrollOptions {
+    std::string server;
+    std::string source;          ///< empty: the host's name
+    std::string token_file;      ///< "-": standard input; both empty: asked on the terminal
+    std::string token;
+    std::string proxy;
+    std::filesystem::path proxy_password_file;
+    std::filesystem::path dir = "/var/lib/blkferry/agent/tls";
+    std::filesystem::path config = "/etc/blkferry/agent.toml";
+    bool no_start = false;
+};
+struct UninstallOptions {
+    bool local = false;          ///< a launched machine: it says nothing to the server
+    bool force = false;
+    bool packages = false;
+    std::filesystem::path config = "/etc/blkferry/agent.toml";
+};
+struct ServerInitOptions {
+    std::string name;            ///< empty: the host's name
+    std::filesystem::path pki = "/var/lib/blkferry/pki";
+    std::filesystem::path config = "/etc/blkferry/server.toml";
+    bool no_start = false;
+};
 struct PkiInitOptions {
     std::filesystem::path dir;
     std::string name;
@@ -80,7 +117,8 @@ struct CompletionOptions {
 };
 
 using Command = std::variant<StatusOptions, DisksOptions, ProtectOptions, UnprotectOptions, MarkOptions, ThrottleOptions,
-                             PointsOptions, DeleteOptions, VerifyOptions, ExportOptions, ServerStatusOptions, PkiInitOptions,
+                             PointsOptions, DeleteOptions, VerifyOptions, ExportOptions, ServerStatusOptions, EnrollTokenOptions,
+                             TokensOptions, TokenRevokeOptions, RevokeOptions, EnrollOptions, UninstallOptions, ServerInitOptions, PkiInitOptions,
                              PkiIssueOptions, PkiRevokeOptions, PkiListOptions, ConfigCheckOptions, ConfigDefaultOptions,
                              CompletionOptions>;
 

@@ -33,7 +33,7 @@ std::string server_status_text(const Json& status) {
     std::string errors;
     for (const Json& source : part(status, "sources")) {
         rows.push_back({printable(text(source, "source")),
-                        flag(source, "connected") ? printable(text(source, "peer")) : "not connected",
+                        flag(source, "connected") ? printable(text(source, "peer")) : has_number(source, "retired_ms") ? "retired" : "not connected",
                         state_text(text(source, "state"), text(source, "cause")),
                         has_number(source, "lag_ms") ? human_ms(number(source, "lag_ms")) : "-",
                         human_bytes(number(source, "journal_bytes")), fmt::format("{}", number(source, "points")),

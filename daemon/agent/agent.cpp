@@ -122,6 +122,7 @@ Result<void> Agent::start() {
         events_ = loop_.watch(tracker_->events_fd(), POLLIN, [this](std::uint32_t) { tracker_events(); });
     session_ = std::make_unique<Session>(loop_, pool_, shipper_, bucket_, *this);
     session_->configure(config_.server, &*tls_);
+    session_->configure_proxy(config_.proxy, config_.proxy_password_file);
     if (!config_.control_socket.empty()) {
         BLKFERRY_TRY_ASSIGN(control_, control::ControlServer::create(loop_, config_.control_socket));
         add_commands();
@@ -221,6 +222,7 @@ void Agent::tick() {
     points_->expire(now);
     self_check(now);
     verify_tick(now);
+    renewal_tick(now);
     if (!missing_.empty() && now >= attach_retry_ns_)
         attach_all();
     update_state();
@@ -264,7 +266,7 @@ std::string Agent::stall_cause() const {
 
 StateFacts Agent::facts() const {
     StateFacts f;
-    f.disks = registry_->disks().size();
+    f.disks = static_cast<std::size_t>(std::ranges::count(registry_->disks(), false, &ProtectedDisk::held));
     f.paused = paused_;
     f.connected_once = session_->tried();
     f.session = session_->established();
@@ -393,6 +395,10 @@ Result<void> Agent::on_welcome(const proto::Welcome& w) {
     tracking_lost_ = false;
     server_heard_ = false;
     server_ = {};
+    renewal_.offered = std::ranges::find(w.features, proto::feature_renew) != w.features.end();
+    can_retire_ = std::ranges::find(w.features, proto::feature_retire) != w.features.end();
+    renewal_.asked.reset();
+    renewal_.not_before_ns = 0;
     flushed_ = false;
     rates_.forget_drain();
     progress_ns_ = loop::Loop::now_ns();
@@ -418,6 +424,14 @@ Result<void> Agent::on_frame(proto::FrameType type, std::span<const std::byte> b
     } else if (type == proto::FrameType::point_result) {
         BLKFERRY_TRY_ASSIGN(const auto r, proto::decode_point_result(body));
         points_->result(r);
+    } else if (type == proto::FrameType::cert_reply) {
+        BLKFERRY_TRY_ASSIGN(auto r, proto::decode_cert_reply(body));
+        certificate_reply(std::move(r));
+    } else if (type == proto::FrameType::retire) {
+        loop_.post([this, alive = std::weak_ptr<bool>(alive_)] {  // it ends the session that is on the stack
+            if (!alive.expired())
+                retire_answered({});
+        });
     } else if (type == proto::FrameType::hash_reply) {
         BLKFERRY_TRY_ASSIGN(auto r, proto::decode_hash_reply(body));
         BLKFERRY_TRY(hashes_.on_reply(std::move(r)));
@@ -457,6 +471,11 @@ void Agent::on_lost(const Error& why) {
                   service::quote(config::to_string(config_.server)),
                   to_string(why.code), service::quote(why.text));
     lost_text_ = why.text;
+    if (retiring_)
+        loop_.post([this, text = why.text, alive = std::weak_ptr<bool>(alive_)] {
+            if (!alive.expired())
+                retire_answered(text);
+        });
     update_state();
 }
 

@@ -16,6 +16,7 @@
 #include "agent/rates.hpp"
 #include "agent/read_pool.hpp"
 #include "agent/registry.hpp"
+#include "agent/renewal.hpp"
 #include "agent/resync.hpp"
 #include "agent/self_check.hpp"
 #include "agent/session.hpp"
@@ -138,6 +139,8 @@ private:
     // agent_commands.cpp
     void add_commands();
     void command_disks(control::Reply reply);
+    [[nodiscard]] Result<ProtectedDisk> register_disk(const BlockDevice& device, bool held);
+    [[nodiscard]] bool is_held(const BlockDevice& device) const;
     void command_protect(const control::Json& request, control::Reply reply);
     void command_unprotect(const control::Json& request, control::Reply reply);
     void command_mark(const control::Json& request, control::Reply reply);
@@ -151,6 +154,18 @@ private:
     void quiet_mark_frozen(Result<void> r);
     void quiet_mark_end(Result<void> r);
     [[nodiscard]] bool all_quiet() const;
+
+    // agent_renewal.cpp
+    void renewal_tick(std::uint64_t now);
+    void certificate_reply(proto::CertReply reply);
+    void renewal_failed(const Error& why);
+    [[nodiscard]] Renewal::Files certificate_files() const;
+    [[nodiscard]] control::Json certificate_status() const;
+
+    // agent_retire.cpp
+    void command_retire(const control::Json& request, control::Reply reply);
+    void retire_answered(const std::string& why_not);
+    void release_disks();
 
     // agent_self_check.cpp
     void self_check(std::uint64_t now);
@@ -196,6 +211,17 @@ private:
     std::uint64_t verify_before_ = 0;      ///< differing bytes that an earlier life of the running one found
     std::uint64_t verify_differing_ = 0;   ///< found by this process
     std::uint64_t verify_saved_ns_ = 0;
+    struct {
+        bool offered = false;                ///< the server of this session renews
+        bool writing = false;                ///< the pool has the answer
+        std::optional<tls::Request> asked;   ///< holds the new key until its certificate is there
+        std::uint64_t not_before_ns = 0;     ///< monotonic: no try before
+        std::uint64_t count = 0;
+        std::string error;                   ///< of the last try
+    } renewal_;
+    std::unique_ptr<control::Reply> retiring_;  ///< who asked to retire, until the server has answered
+    loop::Timer retire_timer_;
+    bool can_retire_ = false;                   ///< the server of this session takes RETIRE
     std::unique_ptr<control::ControlServer> control_;
 
     Uuid load_id_;

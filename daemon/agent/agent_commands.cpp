@@ -49,11 +49,12 @@ void Agent::add_commands() {
         reply.done(status());
     });
     simple("disks", {}, [this](const Json&, Reply reply) { command_disks(std::move(reply)); });
-    simple("protect", {"devices"}, [this](const Json& q, Reply reply) { command_protect(q, std::move(reply)); });
+    simple("protect", {"devices", "replicate"}, [this](const Json& q, Reply reply) { command_protect(q, std::move(reply)); });
     simple("unprotect", {"devices"}, [this](const Json& q, Reply reply) { command_unprotect(q, std::move(reply)); });
     simple("mark", {"fs", "name"}, [this](const Json& q, Reply reply) { command_mark(q, std::move(reply)); });
     simple("throttle", {"rate_bytes"}, [this](const Json& q, Reply reply) { command_throttle(q, std::move(reply)); });
     simple("verify_source", {"devices"}, [this](const Json& q, Reply reply) { command_verify(q, std::move(reply)); });
+    simple("retire", {"tell_server"}, [this](const Json& q, Reply reply) { command_retire(q, std::move(reply)); });
     simple("pause", {}, [this](const Json&, Reply reply) { command_pause(true, std::move(reply)); });
     simple("resume", {}, [this](const Json&, Reply reply) { command_pause(false, std::move(reply)); });
     simple("reload", {}, [this](const Json&, Reply reply) {
@@ -77,10 +78,33 @@ void Agent::command_disks(Reply reply) {
                         {"content", d.label},
                         {"mounts", d.mounts},
                         {"protected", taken},
+                        {"registered", taken || is_held(d)},
+                        {"left_out", d.left_out},
                         {"protectable", reason.empty()},
                         {"reason", reason}});
     }
     reply.done({{"disks", std::move(list)}});
+}
+
+/// The record of a disk: the one of a disk that was only registered, or a new one.
+Result<ProtectedDisk> Agent::register_disk(const BlockDevice& device, bool held) {
+    for (ProtectedDisk record : registry_->disks()) {
+        if (!record.held || !find_device(record.identity, std::vector<BlockDevice>{device}))
+            continue;
+        if (held)
+            return fail(Errc::exists, "it is registered already");
+        record.held = false;
+        BLKFERRY_TRY(registry_->update(record));
+        return record;
+    }
+    return registry_->add(device.identity, held);
+}
+
+/// Whether a disk is registered without being replicated.
+bool Agent::is_held(const BlockDevice& device) const {
+    return std::ranges::any_of(registry_->disks(), [&](const ProtectedDisk& p) {
+        return p.held && find_device(p.identity, std::vector<BlockDevice>{device}).has_value();
+    });
 }
 
 void Agent::command_protect(const Json& request, Reply reply) {
@@ -88,6 +112,7 @@ void Agent::command_protect(const Json& request, Reply reply) {
         BLKFERRY_TRY_ASSIGN(const auto paths, control::get_strings(request, "devices", devices_max));
         if (paths.empty())
             return fail(Errc::invalid, "'devices' names no device");
+        BLKFERRY_TRY_ASSIGN(const bool replicate, control::get_bool(request, "replicate", true));
         std::vector<BlockDevice> wanted;
         std::set<std::uint64_t> seen;
         for (const std::string& path : paths) {
@@ -104,11 +129,14 @@ void Agent::command_protect(const Json& request, Reply reply) {
         std::vector<ProtectedDisk> done;
         Json list = Json::array();
         for (const BlockDevice& d : wanted) {
-            Result<void> r;
-            auto record = registry_->add(d.identity);
+            auto record = register_disk(d, !replicate);
             if (record)
                 done.push_back(*record);
-            r = record ? attach(*record, std::vector<BlockDevice>{d}) : std::unexpected(record.error());
+            Result<void> r;
+            if (!record)
+                r = std::unexpected(record.error());
+            else if (replicate)
+                r = attach(*record, std::vector<BlockDevice>{d});
             if (!r) {
                 for (const ProtectedDisk& p : done) {
                     detach(p.slot, true);
@@ -117,8 +145,10 @@ void Agent::command_protect(const Json& request, Reply reply) {
                 Error e = std::move(r).error();
                 return std::unexpected(std::move(e).with(fmt::format("{} cannot be protected", d.path)));
             }
-            list.push_back({{"device", d.path}, {"slot", record->slot}, {"disk_id", record->disk_id.str()}});
+            list.push_back({{"device", d.path}, {"slot", record->slot}, {"disk_id", record->disk_id.str()}, {"replicated", replicate}});
         }
+        if (!replicate)
+            return Json{{"disks", std::move(list)}};
         session_->start();
         session_->restart("the set of protected disks changed");
         update_state();
@@ -143,6 +173,11 @@ Result<std::vector<std::uint16_t>> Agent::slots_of(const std::vector<std::string
             slots.push_back((*m)->disk.slot());
         else if (gone != missing_.end())
             slots.push_back(gone->record.slot);
+        else if (const auto held = std::ranges::find_if(registry_->disks(), [&](const ProtectedDisk& p) {
+                     return p.held && (p.identity.name == name || "/dev/" + p.identity.name == name);
+                 });
+                 held != registry_->disks().end())
+            slots.push_back(held->slot);
         else
             return fail(Errc::not_found, fmt::format("{} is not protected; see 'blkferry status'", name));
     }

@@ -65,7 +65,7 @@ void Agent::attach_all() {
     std::vector<Missing> missing;
     bool added = false;
     for (const ProtectedDisk& record : records) {
-        if (member(record.slot) != nullptr)
+        if (record.held || member(record.slot) != nullptr)
             continue;
         auto r = attach(record, found);
         if (r) {
@@ -184,7 +184,8 @@ Result<void> Agent::reattach_all() {
         detach(members_.front()->disk.slot(), true);
     const std::vector<BlockDevice> found = devices();
     for (const ProtectedDisk& record : std::vector<ProtectedDisk>(registry_->disks()))
-        BLKFERRY_TRY(attach(record, found));
+        if (!record.held)
+            BLKFERRY_TRY(attach(record, found));
     return {};
 }
 

@@ -263,7 +263,8 @@ Json Agent::status() const {
                 {"epochs", epochs},
                 {"verify_differing_bytes", verify_differing_}}},
               {"frozen", frozen_.empty() ? Json(nullptr) : latency_json(frozen_.front())},
-              {"verify", verify_status()},
+              {"certificate", certificate_status()},
+            {"verify", verify_status()},
               {"uptime_ms", (loop::Loop::now_ns() - started_ns_) / 1'000'000}};
     if (const auto p = sync_.sum()) {
         j["progress"] = progress_json(*p);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/connector.hpp"
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -14,6 +15,7 @@ namespace blkferry::agent {
 
 namespace {
 constexpr std::uint64_t attempt_ns_max = 5'000'000'000;
+constexpr std::uint64_t proxy_ns_max = 10'000'000'000;
 constexpr std::size_t addresses_max = 32;
 
 std::string text_of(const addrinfo& a) {
@@ -25,10 +27,13 @@ std::string text_of(const addrinfo& a) {
 }
 }  // namespace
 
-Connector::Connector(loop::Loop& loop, WorkerPool& pool, std::vector<config::Endpoint> endpoints, Done done)
+Connector::Connector(loop::Loop& loop, WorkerPool& pool, std::vector<config::Endpoint> endpoints, std::optional<net::Proxy> proxy,
+                     Done done)
     : loop_(loop), done_(std::move(done)) {
     auto result = std::make_shared<Resolved>();
-    pool.submit([result, endpoints = std::move(endpoints)](WorkerContext&) { *result = resolve(endpoints); },
+    pool.submit([result, endpoints = std::move(endpoints), proxy = std::move(proxy)](WorkerContext&) {
+            *result = proxy ? resolve_proxy(endpoints, *proxy) : resolve(endpoints);
+        },
                 [this, result, alive = std::weak_ptr<bool>(alive_)] {
                     if (!alive.expired())
                         resolved(std::move(*result));
@@ -66,6 +71,22 @@ Connector::Resolved Connector::resolve(const std::vector<config::Endpoint>& endp
     return out;
 }
 
+Connector::Resolved Connector::resolve_proxy(const std::vector<config::Endpoint>& endpoints, const net::Proxy& proxy) {
+    const Resolved way = resolve({proxy.at});
+    Resolved out;
+    out.error = way.error;
+    for (const config::Endpoint& e : endpoints)
+        for (const Address& a : way.addresses) {
+            if (out.addresses.size() >= addresses_max)
+                break;
+            Address address = a;
+            address.target = e.str();
+            address.request = net::connect_request(proxy, e);
+            out.addresses.push_back(std::move(address));
+        }
+    return out;
+}
+
 void Connector::resolved(Resolved result) {
     addresses_.assign(std::make_move_iterator(result.addresses.begin()), std::make_move_iterator(result.addresses.end()));
     last_ = Error{Errc::not_found, 0, result.error.empty() ? "no server address is configured" : std::move(result.error)};
@@ -76,7 +97,10 @@ void Connector::try_next() {
     while (!addresses_.empty()) {
         const Address address = std::move(addresses_.front());
         addresses_.pop_front();
-        text_ = address.text;
+        text_ = address.target.empty() ? address.text : fmt::format("{} by the proxy {}", address.target, address.text);
+        target_ = address.target;
+        request_ = address.request;
+        reply_ = {};
         if (auto r = begin_connect(address); !r) {
             last_ = std::move(r).error();
             continue;
@@ -109,23 +133,60 @@ void Connector::finish_connect() {
     if (::getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &err, &length) != 0)
         err = errno;
     if (err != 0) {
-        auto e = fail_errno(err, fmt::format("cannot connect to {}", text_));
-        last_ = std::move(e.error());
-        watch_.reset();
-        timeout_.reset();
-        try_next();
+        next_after(fail_errno(err, fmt::format("cannot connect to {}", text_)).error());
         return;
     }
+    if (target_.empty())
+        succeed();
+    else
+        ask_proxy();
+}
+
+void Connector::ask_proxy() {
+    // A few hundred bytes into an empty socket: they fit, or the connection is gone.
+    const ssize_t n = ::send(socket_.get(), request_.data(), request_.size(), MSG_NOSIGNAL);
+    const int err = errno;
+    request_.assign(request_.size(), '\0');
+    if (n != static_cast<ssize_t>(request_.size())) {
+        next_after(fail_errno(n < 0 ? err : EPIPE, fmt::format("cannot ask for {}", text_)).error());
+        return;
+    }
+    watch_ = loop_.watch(socket_.get(), POLLIN, [this](std::uint32_t) { hear_proxy(); });
+    timeout_ = loop_.after(proxy_ns_max, [this] { failed(fmt::format("cannot connect to {}: the proxy does not answer", text_)); });
+}
+
+void Connector::hear_proxy() {
+    std::array<std::byte, 4096> buffer;
+    const ssize_t n = ::recv(socket_.get(), buffer.data(), buffer.size(), 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        next_after(n < 0 ? fail_errno(errno, text_).error() : Error{Errc::closed, 0, fmt::format("{}: the proxy closed the connection", text_)});
+        return;
+    }
+    const auto state = reply_.feed(std::span(buffer).first(static_cast<std::size_t>(n)));
+    if (!state)
+        next_after(Error(state.error()).with(text_));
+    else if (*state == net::ConnectReply::State::open)
+        succeed();
+}
+
+void Connector::succeed() {
     watch_.reset();
     timeout_.reset();
     if (done_)
         std::exchange(done_, nullptr)(Connected{std::move(socket_), text_});
 }
 
-void Connector::failed(std::string why) {
-    last_ = Error{Errc::timeout, 0, std::move(why)};
+void Connector::next_after(Error why) {
+    last_ = std::move(why);
     watch_.reset();
+    timeout_.reset();
     try_next();
+}
+
+void Connector::failed(std::string why) {
+    next_after({Errc::timeout, 0, std::move(why)});
 }
 
 }  // namespace blkferry::agent

@@ -11,6 +11,7 @@
 
 #include <blkid/blkid.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -132,6 +133,37 @@ std::string obstacle_of(const fs::path& dir) {
     return {};
 }
 
+std::vector<std::string> names_in(const fs::path& dir) {
+    std::vector<std::string> out;
+    std::error_code ec;
+    for (const auto& entry : fs::directory_iterator(dir, ec))
+        out.push_back(entry.path().filename().string());
+    std::ranges::sort(out);
+    return out;
+}
+
+/// The disks of a machine are those at the bottom: what lies on them comes with them. A multipath device stands for its paths.
+std::string left_out_of(const fs::path& dir, const SystemRoots& roots) {
+    const auto is_multipath = [&](const std::string& name) {
+        return attribute(fs::path(roots.sys) / "class/block" / name / "dm", "uuid").starts_with("mpath-");
+    };
+    if (attribute(dir, "removable") == "1")
+        return "it is removable";
+    for (const std::string& holder : names_in(dir / "holders"))
+        if (is_multipath(holder))
+            return fmt::format("it is a path of the multipath device {}", holder);
+    if (const auto below = names_in(dir / "slaves"); !below.empty() && !is_multipath(dir.filename().string()))
+        return fmt::format("it lies on {}, which carries it along", fmt::join(below, ", "));
+    const std::string name = dir.filename().string();
+    if (name.starts_with("loop"))
+        return "it is a loop device: its file lies on a disk, or does not belong to the machine";
+    if (name.starts_with("ram") || name.starts_with("zram"))
+        return "it is memory";
+    if (name.starts_with("nbd") || name.starts_with("rbd") || name.starts_with("drbd"))
+        return "it is a network disk: name it to protect it";
+    return {};
+}
+
 BlockDevice describe(const fs::path& dir, const SystemRoots& roots, const Mounts& table) {
     BlockDevice d;
     DiskIdentity& id = d.identity;
@@ -160,6 +192,7 @@ BlockDevice describe(const fs::path& dir, const SystemRoots& roots, const Mounts
         if (id.mapper.empty())
             id.mapper = attribute(dir / sub, name);
     d.obstacle = obstacle_of(dir);
+    d.left_out = left_out_of(dir, roots);
     std::error_code ec;
     for (const auto& sub : fs::directory_iterator(dir, ec))
         if (fs::exists(sub.path() / "partition"))

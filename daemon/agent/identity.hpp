@@ -40,6 +40,7 @@ struct BlockDevice {
     std::string label;           ///< of the file system on it, for people
     std::vector<std::string> mounts;  ///< mount points of the disk and its partitions
     std::string obstacle;        ///< why it cannot be protected, empty if it can
+    std::string left_out;        ///< why 'all disks of the machine' does not mean it; empty if it does
 };
 
 /// The index of the one device that is `wanted`; Errc::not_found if there is none, Errc::conflict if several could be it.

@@ -29,7 +29,8 @@ json to_json(const ProtectedDisk& d) {
             {"serial", d.identity.serial},
             {"mapper", d.identity.mapper},
             {"table_guid", d.identity.table_guid},
-            {"fs_uuid", d.identity.fs_uuid}};
+            {"fs_uuid", d.identity.fs_uuid},
+            {"held", d.held}};
 }
 
 /// at() and get() throw on a wrong shape; the caller turns that into a refusal of the file.
@@ -55,6 +56,7 @@ ProtectedDisk disk_from(const json& j) {
     d.identity.mapper = j.at("mapper").get<std::string>();
     d.identity.table_guid = j.at("table_guid").get<std::string>();
     d.identity.fs_uuid = j.at("fs_uuid").get<std::string>();
+    d.held = j.value("held", false);  // younger than the format
     return d;
 }
 
@@ -110,7 +112,7 @@ Result<Registry> Registry::open(const std::filesystem::path& dir) {
     return r;
 }
 
-Result<ProtectedDisk> Registry::add(const DiskIdentity& identity) {
+Result<ProtectedDisk> Registry::add(const DiskIdentity& identity, bool held) {
     if (next_slot_ >= proto::disks_max)
         return fail(Errc::no_space, fmt::format("this source used up its {} disk slots; set it up again under a new name",
                                                 proto::disks_max));
@@ -118,6 +120,7 @@ Result<ProtectedDisk> Registry::add(const DiskIdentity& identity) {
     d.disk_id = Uuid::random();
     d.slot = next_slot_++;
     d.identity = identity;
+    d.held = held;
     disks_.push_back(d);
     if (auto r = save(); !r) {
         disks_.pop_back();

@@ -25,6 +25,7 @@ struct ProtectedDisk {
     DiskIdentity identity;   ///< when it was last seen
     Uuid sync_attach;        ///< tracking session that owes a sync of the whole disk; nil if none does
     SyncKind sync_kind = SyncKind::initial;  ///< how that sync is done
+    bool held = false;       ///< registered only: it is not tracked and not replicated until it is protected again
     bool operator==(const ProtectedDisk&) const = default;
 };
 
@@ -41,7 +42,7 @@ public:
     [[nodiscard]] bool first_point() const noexcept { return first_point_; }
 
     /// Adds a disk under a new id and the lowest slot never used before; durable on return.
-    [[nodiscard]] Result<ProtectedDisk> add(const DiskIdentity& identity);
+    [[nodiscard]] Result<ProtectedDisk> add(const DiskIdentity& identity, bool held = false);
     [[nodiscard]] Result<void> remove(const Uuid& disk_id);
     /// Notes the identity as seen now and the sync that is owed; writes only if something changed.
     [[nodiscard]] Result<void> update(const ProtectedDisk& disk);

@@ -40,6 +40,24 @@ void Session::configure(std::vector<config::Endpoint> servers, tls::TlsContext* 
     context_ = context;
 }
 
+void Session::configure_proxy(std::string url, std::filesystem::path password_file) {
+    proxy_ = std::move(url);
+    proxy_password_file_ = std::move(password_file);
+}
+
+void Session::ask_certificate(const proto::CertRequest& request) {
+    if (phase_ == Phase::established)
+        send(proto::FrameType::cert_request, request);
+}
+
+void Session::retire() {
+    if (phase_ != Phase::established)
+        return;
+    std::vector<std::byte> out;
+    proto::encode_frame(proto::FrameType::retire, 0, 0, {}, nullptr, out);
+    shipper_.send_control(std::move(out));
+}
+
 std::uint64_t Session::wire_bytes() const noexcept {
     return wire_bytes_before_ + (link_ ? link_->stream().wire_bytes_written() : 0);
 }
@@ -87,7 +105,16 @@ void Session::wait(std::uint64_t delay_ms) {
 void Session::connect() {
     phase_ = Phase::connecting;
     phase_since_ns_ = loop::Loop::now_ns();
-    connector_ = std::make_unique<Connector>(loop_, pool_, servers_, [this](Result<Connector::Connected> r) {
+    std::optional<net::Proxy> proxy;
+    if (!proxy_.empty()) {
+        auto made = net::make_proxy(proxy_, proxy_password_file_);
+        if (!made) {
+            lost(made.error());
+            return;
+        }
+        proxy = std::move(*made);
+    }
+    connector_ = std::make_unique<Connector>(loop_, pool_, servers_, std::move(proxy), [this](Result<Connector::Connected> r) {
         connected(std::move(r));
     });
 }
@@ -167,7 +194,9 @@ Result<void> Session::handle(const proto::FrameReader::View& view) {
         case FrameType::ack:
         case FrameType::epoch_result:
         case FrameType::point_result:
-        case FrameType::hash_reply: return host_.on_frame(type, body);
+        case FrameType::hash_reply:
+        case FrameType::cert_reply:
+        case FrameType::retire: return host_.on_frame(type, body);
         case FrameType::hello:
         case FrameType::welcome:
         case FrameType::batch_begin:
@@ -177,7 +206,8 @@ Result<void> Session::handle(const proto::FrameReader::View& view) {
         case FrameType::point_request:
         case FrameType::batch_end:
         case FrameType::hash_ask:
-        case FrameType::error: break;
+        case FrameType::error:
+        case FrameType::cert_request: break;
     }
     return fail(Errc::invalid, fmt::format("the server sent {}, which only agents send", to_string(type)));
 }

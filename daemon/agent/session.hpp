@@ -12,6 +12,7 @@
 #include "agent/shipper.hpp"
 #include "config/units.hpp"
 #include "loop/token_bucket.hpp"
+#include "proto/enrolment.hpp"
 #include "proto/frame.hpp"
 #include "proto/handshake.hpp"
 #include "tls/context.hpp"
@@ -25,7 +26,7 @@ public:
     [[nodiscard]] virtual Result<proto::Hello> make_hello() = 0;
     /// An error ends the session.
     [[nodiscard]] virtual Result<void> on_welcome(const proto::Welcome& welcome) = 0;
-    /// ACK, EPOCH_RESULT, POINT_RESULT or HASH_REPLY; an error ends the session.
+    /// ACK, EPOCH_RESULT, POINT_RESULT, HASH_REPLY, CERT_REPLY or RETIRE; an error ends the session.
     [[nodiscard]] virtual Result<void> on_frame(proto::FrameType type, std::span<const std::byte> body) = 0;
     virtual void on_heartbeat(const proto::Heartbeat& heartbeat) = 0;
     [[nodiscard]] virtual proto::Heartbeat make_heartbeat() = 0;
@@ -48,6 +49,12 @@ public:
     ~Session();
 
     void configure(std::vector<config::Endpoint> servers, tls::TlsContext* context);
+    /// An HTTP proxy; its password is read at each connection. Empty: none.
+    void configure_proxy(std::string url, std::filesystem::path password_file);
+    /// Asks for another certificate; the answer comes as a CERT_REPLY. Nothing if there is no session.
+    void ask_certificate(const proto::CertRequest& request);
+    /// Says that this source goes for good; the answer comes as a RETIRE.
+    void retire();
     /// Connects now (if it does not yet) and keeps connected.
     void start();
     /// Ends the connection and connects again at once, with a new HELLO.
@@ -88,6 +95,8 @@ private:
     SessionHost& host_;
     std::vector<config::Endpoint> servers_;
     tls::TlsContext* context_ = nullptr;
+    std::string proxy_;
+    std::filesystem::path proxy_password_file_;
 
     Phase phase_ = Phase::idle;
     bool tried_ = false;

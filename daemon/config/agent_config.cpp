@@ -24,6 +24,11 @@ const std::vector<Key<A>> schema = {
      "Certificate of the CA that signed the server's certificate."},
     {"server_name", &A::server_name, "\"\"", "", false,
      "Name that the server's certificate must carry; empty: any server of this CA.", Unit::none, {}, Rule::optional_name},
+    {"proxy", &A::proxy, "\"\"", "", false,
+     "HTTP proxy through which the server is reached (CONNECT): \"http://proxy.example.org:3128\", or with a user "
+     "\"http://user@proxy.example.org:3128\"; the proxy resolves the server's name. Empty: none.", Unit::none, {}, Rule::proxy},
+    {"proxy_password_file", &A::proxy_password_file, "\"\"", "", false,
+     "File that holds the password of the proxy's user; refused if group or others have any right on it. Read at each connection."},
     {"state_dir", &A::state_dir, "\"/var/lib/blkferry/agent\"", "", false,
      "Where the agent keeps the identities of source and disks. No data of disks is stored there."},
     {"control_socket", &A::control_socket, "\"/run/blkferry/agent/control.sock\"", "", false,

@@ -39,6 +39,8 @@ struct AgentConfig {
     std::filesystem::path key;
     std::filesystem::path ca;
     std::string server_name;           ///< empty: any server of this CA
+    std::string proxy;                 ///< http://[user@]host[:port]; empty: none
+    std::filesystem::path proxy_password_file;
     std::uint64_t bandwidth = 0;       ///< bytes per second on the wire, 0 = unlimited
     Compression compression = Compression::none;
     std::int64_t compression_level = 0;
@@ -64,6 +66,9 @@ struct ServerConfig {
     std::filesystem::path key;
     std::filesystem::path ca;
     std::filesystem::path crl;           ///< empty: none
+    std::filesystem::path pki;           ///< folder of the CA with which the server enrols sources; empty: it does not
+    std::uint64_t certificate_life_ms = 0;
+    std::filesystem::path audit_log;     ///< empty: audit.log in pki
     std::filesystem::path manifest_key;  ///< empty: the store makes a key of its own
     SnapshotEngine snapshot_engine = SnapshotEngine::automatic;
     std::uint64_t chunk_bytes = 0;

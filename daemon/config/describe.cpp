@@ -19,7 +19,7 @@ std::string joined(std::span<const std::string_view> names) {
 template <class C>
 struct Kind {
     const Key<C>& key;
-    std::string operator()(std::string C::*) const { return key.rule == Rule::any ? "string" : "name"; }
+    std::string operator()(std::string C::*) const { return key.rule == Rule::any || key.rule == Rule::proxy ? "string" : "name"; }
     std::string operator()(std::filesystem::path C::*) const { return "path"; }
     std::string operator()(std::uint64_t C::*) const {
         switch (key.unit) {

@@ -134,6 +134,8 @@ struct Setter {
         const bool must = key.rule == Rule::name || (key.rule == Rule::optional_name && !text.empty());
         if (must && !valid_name(text))
             return fail(Errc::invalid, fmt::format("'{}': 1 to {} letters, digits, '.', '-', '_' expected", text, name_bytes_max));
+        if (key.rule == Rule::proxy && !text.empty())
+            BLKFERRY_TRY(parse_proxy(text));
         config.*field = text;
         return {};
     }

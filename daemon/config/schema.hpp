@@ -25,7 +25,7 @@ struct Range {
 };
 
 /// What further holds for a string; or for an array, that a single value may stand for it.
-enum class Rule : std::uint8_t { any, name, optional_name, one_or_more };
+enum class Rule : std::uint8_t { any, name, optional_name, one_or_more, proxy };
 
 template <class C>
 using Field = std::variant<std::string C::*, std::filesystem::path C::*, std::uint64_t C::*, std::int64_t C::*,

@@ -23,7 +23,15 @@ const std::vector<Key<S>> schema = {
     {"ca", &S::ca, "\"/etc/blkferry/ca.pem\"", "", true,
      "Certificate of the CA that signed the sources' certificates."},
     {"crl", &S::crl, "\"\"", "", true,
-     "Revoked certificates (PEM), made by `blkferry pki revoke`; empty: none."},
+     "Revoked certificates (PEM), made by `blkferry pki revoke`; empty: none, or with `pki` the list in there."},
+    {"pki", &S::pki, "\"\"", "", false,
+     "Folder of the CA with which this server enrols sources, renews and revokes their certificates; `blkferry server init` makes it. The "
+     "server's user must be able to write there. Empty: certificates are made elsewhere, by `blkferry pki`."},
+    {"certificate_life", &S::certificate_life_ms, "\"90d\"", "", false,
+     "How long the certificates live that this server makes. Agents renew theirs when two thirds of it are over; one that was away for "
+     "longer than the rest has to be enrolled again.", Unit::span, {10'000, 3650ULL * 86'400'000, 1}},
+    {"audit_log", &S::audit_log, "\"\"", "", false,
+     "File to which every event of tokens and certificates is appended, one JSON object a line; empty: audit.log in `pki`."},
     {"manifest_key", &S::manifest_key, "\"\"", "", false,
      "Private key that signs manifests of recovery points (PEM, Ed25519 or EC P-256; refused if group or others have any right on "
      "the file). A store keeps the key with which it began. Empty: the store makes a key of its own, keys/manifest.pem in it."},

@@ -219,4 +219,32 @@ Result<Endpoint> parse_endpoint(std::string_view text, std::uint16_t default_por
     return out;
 }
 
+Result<ProxyUrl> parse_proxy(std::string_view url) {
+    constexpr std::uint16_t proxy_port_default = 3128;
+    constexpr std::size_t proxy_user_bytes_max = 256;
+    constexpr std::string_view scheme = "http://";
+    if (!url.starts_with(scheme))
+        return fail(Errc::invalid, "'http://[USER@]HOST[:PORT]' expected (the tunnel is encrypted end to end, the way to the proxy need not be)");
+    std::string_view rest = url.substr(scheme.size());
+    if (rest.ends_with('/'))
+        rest.remove_suffix(1);
+    ProxyUrl out;
+    if (const std::size_t at = rest.rfind('@'); at != std::string_view::npos) {
+        const std::string_view user = rest.substr(0, at);
+        if (user.find(':') != std::string_view::npos)
+            return fail(Errc::invalid, "the password does not belong here: put it into a file of mode 0600 and name that in "
+                                       "'proxy_password_file'");
+        if (user.empty() || user.size() > proxy_user_bytes_max ||
+            !std::ranges::all_of(user, [](char c) { return c > ' ' && c <= '~'; }))
+            return fail(Errc::invalid, "the user's name is not usable");
+        out.user = user;
+        rest.remove_prefix(at + 1);
+    }
+    auto endpoint = parse_endpoint(rest, proxy_port_default);
+    if (!endpoint)
+        return std::unexpected(std::move(endpoint).error().with("the proxy's address"));
+    out.at = std::move(*endpoint);
+    return out;
+}
+
 }  // namespace blkferry::config

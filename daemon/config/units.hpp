@@ -37,4 +37,12 @@ struct Endpoint {
 /// "host:port", "192.0.2.1:1500", "[2001:db8::1]:1500"; without ":port" the default is taken.
 [[nodiscard]] Result<Endpoint> parse_endpoint(std::string_view text, std::uint16_t default_port);
 
+struct ProxyUrl {
+    Endpoint at;
+    std::string user;  ///< empty: no authentication
+};
+/// "http://proxy:3128", "http://user@proxy:3128", "http://[2001:db8::1]:3128"; the port may be left out (3128). A password in it is refused: it
+/// would be in a file that anybody can read.
+[[nodiscard]] Result<ProxyUrl> parse_proxy(std::string_view url);
+
 }  // namespace blkferry::config

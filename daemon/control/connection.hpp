@@ -29,6 +29,9 @@ public:
     };
     Connection(Fd socket, Hooks hooks, const ServerOptions& options);
 
+    /// User of the client.
+    std::uint32_t uid = ~0U;
+
     void start(loop::Loop& loop);
     void send(std::string line);
     void request_began() noexcept { busy_ = true; }

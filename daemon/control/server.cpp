@@ -60,11 +60,11 @@ Result<Fd> bind_socket(const std::filesystem::path& path) {
     return listener;
 }
 
-bool may_connect(int socket) {
+/// The client's user; nobody's if the kernel does not tell.
+uid_t user_of(int socket) {
     ucred peer{};
     socklen_t size = sizeof peer;
-    return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-           (peer.uid == 0 || peer.uid == ::geteuid());
+    return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.uid : static_cast<uid_t>(-1);
 }
 
 }  // namespace
@@ -73,6 +73,7 @@ bool may_connect(int socket) {
 struct Reply::Slot {
     std::weak_ptr<Connection> connection;
     bool ended = false;
+    std::uint32_t uid = ~0U;
 };
 
 struct ControlServer::State : std::enable_shared_from_this<State> {
@@ -107,7 +108,8 @@ void ControlServer::State::accept_all() {
 }
 
 void ControlServer::State::welcome(Fd socket) {
-    const bool allowed = may_connect(socket.get());
+    const uid_t uid = user_of(socket.get());
+    const bool allowed = uid == 0 || uid == ::geteuid();
     const bool room = connections.size() < options.connections_max;
     Connection::Hooks hooks;
     hooks.on_line = [this](Connection& c, const std::string& line) { handle(c, line); };
@@ -115,6 +117,7 @@ void ControlServer::State::welcome(Fd socket) {
         std::erase_if(connections, [&](const auto& held) { return held.get() == &c; });
     };
     const auto connection = std::make_shared<Connection>(std::move(socket), std::move(hooks), options);
+    connection->uid = uid;
     if (allowed && room) {
         connections.push_back(connection);
         connection->start(loop);
@@ -130,6 +133,7 @@ void ControlServer::State::handle(Connection& connection, const std::string& lin
     const auto self = shared_from_this();  // a handler may destroy the server
     const auto slot = std::make_shared<Reply::Slot>();
     slot->connection = connection.weak_from_this();
+    slot->uid = connection.uid;
     connection.request_began();
     Reply reply(slot);
     const auto request = parse_line(line);
@@ -249,6 +253,7 @@ void Reply::fail(const Error& error) {
     }
 }
 
+std::uint32_t Reply::uid() const noexcept { return slot_ ? slot_->uid : ~0U; }
 bool Reply::ended() const noexcept { return !slot_ || slot_->ended; }
 bool Reply::abandoned() const noexcept {
     if (!slot_)

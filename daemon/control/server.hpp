@@ -30,6 +30,8 @@ public:
     void done();
     /// The last line: an error.
     void fail(const Error& error);
+    /// User number of the client.
+    [[nodiscard]] std::uint32_t uid() const noexcept;
     /// done() or fail() was called.
     [[nodiscard]] bool ended() const noexcept;
     /// The client went away: nobody reads the answer. Long work may stop.

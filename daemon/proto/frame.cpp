@@ -31,6 +31,9 @@ std::string_view to_string(FrameType type) noexcept {
         case FrameType::hash_reply: return "HASH_REPLY";
         case FrameType::heartbeat: return "HEARTBEAT";
         case FrameType::error: return "ERROR";
+        case FrameType::cert_request: return "CERT_REQUEST";
+        case FrameType::cert_reply: return "CERT_REPLY";
+        case FrameType::retire: return "RETIRE";
     }
     return "UNKNOWN";
 }
@@ -40,7 +43,10 @@ std::size_t body_bytes_max(FrameType type) noexcept {
         case FrameType::hello:
         case FrameType::welcome:
         case FrameType::heartbeat:
-        case FrameType::error: return json_body_bytes_max;
+        case FrameType::error:
+        case FrameType::cert_request:
+        case FrameType::cert_reply:
+        case FrameType::retire: return json_body_bytes_max;
         case FrameType::batch_begin:
         case FrameType::extents:
         case FrameType::epoch_begin:
@@ -85,7 +91,7 @@ Result<FrameHeader> decode_header(std::span<const std::byte, frame_header_bytes>
         return fail(Errc::unsupported,
                     fmt::format("frame refused: protocol version {}, this end speaks {}", version, protocol_version));
     const auto type = std::to_integer<unsigned>(raw[5]);
-    if (type < static_cast<unsigned>(FrameType::hello) || type > static_cast<unsigned>(FrameType::error))
+    if (type < static_cast<unsigned>(FrameType::hello) || type > static_cast<unsigned>(FrameType::retire))
         return fail(Errc::invalid, fmt::format("frame refused: unknown type {}", type));
     const auto codec = std::to_integer<unsigned>(raw[6]);
     if (codec > static_cast<unsigned>(Codec::zstd))

@@ -31,6 +31,9 @@ enum class FrameType : std::uint8_t {
     hash_reply = 13,   ///< server -> agent
     heartbeat = 14,    ///< both ways (JSON status)
     error = 15,        ///< both ways (JSON code and text), last frame before close
+    cert_request = 16, ///< agent -> server: enrolment, or renewal in a session (JSON)
+    cert_reply = 17,   ///< server -> agent, answer (JSON)
+    retire = 18,       ///< agent -> server: this source goes for good; server -> agent: noted (empty)
 };
 
 [[nodiscard]] std::string_view to_string(FrameType type) noexcept;

@@ -41,6 +41,10 @@ inline constexpr std::uint32_t hash_block_bytes_max = 1U << 20;
 /// A peer that says nothing for this long is dead (heartbeats come each second).
 inline constexpr std::uint64_t peer_silence_ms_max = 20'000;
 inline constexpr std::uint64_t heartbeat_interval_ms = 1'000;
+/// A certificate request, and a certificate with what comes before it (PEM).
+inline constexpr std::size_t csr_bytes_max = 8192;
+inline constexpr std::size_t cert_bytes_max = 16384;
+
 /// From accept to a valid HELLO.
 inline constexpr std::uint64_t handshake_ms_max = 10'000;
 

@@ -14,6 +14,12 @@ ServerOptions options_of(const config::ServerConfig& c) {
         o.listen.push_back(e.str());
     o.store_dir = c.store;
     o.tls = {.cert = c.cert, .key = c.key, .ca = c.ca, .crl = c.crl};
+    o.pki = c.pki;
+    if (!c.pki.empty()) {
+        o.audit = c.audit_log.empty() ? c.pki / "audit.log" : c.audit_log;
+        o.tls.crl = c.crl.empty() ? c.pki / "ca.crl" : c.crl;
+    }
+    o.certificate_life_ms = c.certificate_life_ms;
     o.control_socket = c.control_socket;
     o.sources_max = c.max_sources;
     o.admission.connections_max = 2 * c.max_sources + 64;  // a source may come again before its old connection is gone

@@ -54,6 +54,7 @@ Json source_row(Server& server, const Replica& replica) {
     return {{"source", replica.name()},
             {"store_state", to_string(r.state)},
             {"connected", r.connected},
+            {"retired_ms", server.retired_ms(replica.name()) == 0 ? Json(nullptr) : Json(server.retired_ms(replica.name()))},
             {"peer", r.address},
             {"session", r.session},
             {"agent_version", r.agent_version},
@@ -140,6 +141,10 @@ Control::Control(Server& server, std::unique_ptr<control::ControlServer> socket)
     on("verify_point", &Control::verify_point);
     on("export", &Control::export_point);
     on("reload", &Control::reload);
+    on("enroll_token", &Control::enroll_token);
+    on("tokens", &Control::tokens);
+    on("token_revoke", &Control::token_revoke);
+    on("revoke", &Control::revoke);
 }
 
 Control::~Control() {
@@ -169,6 +174,7 @@ void Control::status(const Json& request, Reply reply) {
                   {"refused_frames", c.refused_frames},
                   {"accept_pauses", c.accept_pauses},
                   {"connections", server_.sessions()}}},
+                {"enrolment", enrolment_status()},
                 {"sources", sources}});
 }
 

@@ -27,6 +27,13 @@ private:
     void export_point(const control::Json& request, control::Reply reply);
     void reload(const control::Json& request, control::Reply reply);
 
+    // control_enrolment.cpp
+    void enroll_token(const control::Json& request, control::Reply reply);
+    void tokens(const control::Json& request, control::Reply reply);
+    void token_revoke(const control::Json& request, control::Reply reply);
+    void revoke(const control::Json& request, control::Reply reply);
+    [[nodiscard]] control::Json enrolment_status();
+
     Server& server_;
     std::uint64_t started_ns_;
     std::shared_ptr<std::atomic<bool>> stop_ = std::make_shared<std::atomic<bool>>(false);

@@ -8,8 +8,11 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "config/config.hpp"
+#include "config/units.hpp"
+#include "control/client.hpp"
 #include "loop/loop.hpp"
 #include "loop/signals.hpp"
 #include "server/configure.hpp"
@@ -118,13 +121,41 @@ Result<std::pair<std::vector<std::string>, std::vector<std::string>>> Daemon::re
 
 /// What --check looks at beyond the file: certificates, and that the store's folder is there or can be made.
 Result<void> check(const config::ServerConfig& config) {
-    const ServerOptions options = options_of(config);
-    BLKFERRY_TRY(tls::TlsContext::make_server(options.tls));
+    ServerOptions options = options_of(config);
     std::error_code error;
+    // With pki the server makes the list at its first start.
+    if (!options.pki.empty() && !std::filesystem::exists(options.tls.crl, error))
+        options.tls.crl.clear();
+    BLKFERRY_TRY(tls::TlsContext::make_server(options.tls));
     const auto parent = std::filesystem::exists(options.store_dir, error) ? options.store_dir : options.store_dir.parent_path();
     if (!std::filesystem::is_directory(parent, error))
         return fail(Errc::not_found, fmt::format("store {}: {} is not a folder", options.store_dir.string(), parent.string()));
     return {};
+}
+
+/// `blkferry-server enroll-token`: asks the running server, found by the configuration, as `blkferry server enroll-token` does.
+int enroll_token(const config::ServerConfig& config, const std::string& source, const std::string& expires, bool json) {
+    const auto failed = [&](const Error& e, int exit) {
+        if (json)
+            fmt::print("{}", control::to_line(control::error_message(e)));
+        else
+            fmt::print(stderr, "blkferry-server: {}\n", e.text);
+        return exit;
+    };
+    const auto life = config::parse_duration_ms(expires);
+    if (!life)
+        return failed(life.error(), exit_usage);
+    auto client = control::Client::connect(config.control_socket);
+    if (!client)
+        return failed(client.error(), exit_failed);
+    const auto answer = client->call({{"cmd", "enroll_token"}, {"source", source}, {"life_ms", *life}});
+    if (!answer)
+        return failed(answer.error(), exit_failed);
+    if (json)
+        fmt::print("{}", control::to_line(*answer));
+    else
+        fmt::print("{}\n", control::need_string(*answer, "token").value_or(""));
+    return 0;
 }
 
 int run(int argc, char** argv) {
@@ -133,6 +164,13 @@ int run(int argc, char** argv) {
     bool only_check = false;
     app.add_option("-c,--config", file, "configuration file")->capture_default_str();
     app.add_flag("--check", only_check, "check the configuration and the certificates, then exit");
+    CLI::App* token = app.add_subcommand("enroll-token", "ask the running server for a one-time token with which a source enrols; print it");
+    std::string source;
+    std::string expires = "24h";
+    bool json = false;
+    token->add_option("--source", source, "only for this name, which may be known already");
+    token->add_option("--expires", expires, "how long it is good: 30min, 24h, 7d")->capture_default_str();
+    token->add_flag("--json", json, "print JSON");
     app.set_version_flag("-V,--version", std::string("blkferry-server " BLKFERRY_VERSION));
     app.footer("Exit status: 0 stopped as asked, 1 could not start or go on, 2 bad command line or configuration.");
     try {
@@ -145,6 +183,8 @@ int run(int argc, char** argv) {
         fmt::print(stderr, "blkferry-server: {}\n", config.error().text);
         return exit_usage;
     }
+    if (token->parsed())
+        return enroll_token(*config, source, expires, json);
     if (only_check) {
         const auto r = check(*config);
         if (r)

@@ -24,6 +24,9 @@ struct ServerOptions {
     std::uint64_t bind_wait_ns = 10'000'000'000;   ///< for an address that is still in use, for example by a killed server
     std::filesystem::path store_dir;
     tls::Files tls;
+    std::filesystem::path pki;                     ///< CA for enrolment; empty: none, and tls.crl is not in it
+    std::filesystem::path audit;                   ///< file; with pki
+    std::uint64_t certificate_life_ms = 90ULL * 86'400'000;
     std::filesystem::path control_socket;          ///< empty: none
     std::size_t sources_max = 1024;                ///< names that get a folder
     unsigned workers = 2;                          ///< apply threads

@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "proto/enrolment.hpp"
+
 #include "server/alarms.hpp"
 
 namespace blkferry::server {
@@ -194,6 +196,9 @@ Result<void> Replica::welcome(Session& session, const proto::Hello& hello) {
     agent_ = {};
     answer->protocol = proto::protocol_version;
     answer->server_version = BLKFERRY_VERSION;
+    answer->features.emplace_back(proto::feature_retire);
+    if (!around_.options.pki.empty())
+        answer->features.emplace_back(proto::feature_renew);
     answer->window_bytes = window();
     session_number_ = answer->session;
     complete_batch_ = acked_batch_ = answer->durable_batch;

@@ -15,6 +15,7 @@ constexpr std::size_t read_buffer_bytes = 256U << 10;
 /// Lines about refused connections in one second; more are counted.
 constexpr unsigned refusals_per_second_max = 10;
 constexpr std::uint64_t second_ns = 1'000'000'000;
+constexpr std::uint64_t sweep_ns = 10 * second_ns;
 /// The reserve is never more than this part of the file system, so that a small one is of use.
 constexpr std::uint64_t disk_reserve_part = 10;
 /// Below this part of its inodes free, it counts as full.
@@ -22,6 +23,8 @@ constexpr std::uint64_t inode_reserve_part = 50;
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::create(loop::Loop& loop, const Clock& clock, Log& log, ServerOptions options) {
+    if (!options.pki.empty())
+        BLKFERRY_TRY(Enrolment::prepare(options.pki));
     BLKFERRY_TRY_ASSIGN(auto tls, tls::TlsContext::make_server(options.tls));
     BLKFERRY_TRY_ASSIGN(auto store, store::Store::open(options.store_dir, clock, options.store));
     std::unique_ptr<Server> server(
@@ -53,6 +56,8 @@ Result<void> Server::begin() {
     BLKFERRY_TRY_ASSIGN(const auto names, store_->sources());
     for (const std::string& name : names)
         replicas_.emplace(name, std::make_shared<Replica>(around_, name)).first->second->open();
+    read_retired(names);
+    BLKFERRY_TRY(begin_enrolment());
     if (!options_.control_socket.empty()) {
         BLKFERRY_TRY_ASSIGN(control_, Control::create(*this));
     }
@@ -81,7 +86,7 @@ void Server::accepted(Accepted connection) {
         refused(connection.peer, r.error());
         return;
     }
-    auto stream = tls_.wrap(std::move(connection.socket), connection.peer);
+    auto stream = tls_.wrap(std::move(connection.socket), connection.peer, enrolment_ != nullptr && enrolment_->open_now());
     if (!stream) {
         admission_.leave(connection.address, false);
         refused(connection.peer, stream.error());
@@ -124,6 +129,10 @@ void Server::refused(const std::string& peer, const Error& why) {
 Result<void> Server::on_frame(Session& session, const proto::FrameReader::View& view) {
     const auto it = sessions_.find(session.id());
     BLKFERRY_ASSERT(it != sessions_.end());
+    if (view.header.type == proto::FrameType::cert_request)
+        return certificate_request(it->second, view);
+    if (view.header.type == proto::FrameType::retire)
+        return retire(it->second);
     if (it->second.replica != nullptr)
         return it->second.replica->receive(view);
     return first_frame(it->second, view);
@@ -131,6 +140,11 @@ Result<void> Server::on_frame(Session& session, const proto::FrameReader::View& 
 
 Result<void> Server::first_frame(Live& live, const proto::FrameReader::View& view) {
     Session& session = *live.session;
+    if (session.enrolling())
+        return fail(Errc::denied, fmt::format("{} refused: enrolment takes CERT_REQUEST only", to_string(view.header.type)));
+    // The handshake may have been under way while the certificate was revoked.
+    if (tls_.is_revoked(session.stream()))
+        return fail(Errc::denied, "HELLO refused: the certificate is revoked");
     if (view.header.type != proto::FrameType::hello)
         return fail(Errc::invalid, fmt::format("the first frame is {}, not HELLO", to_string(view.header.type)));
     BLKFERRY_TRY_ASSIGN(const auto body, decode_body(view.header, view.wire, around_.decompressor, around_.scratch));
@@ -153,6 +167,7 @@ Result<void> Server::first_frame(Live& live, const proto::FrameReader::View& vie
     }
     BLKFERRY_TRY(it->second->attach(session, hello));
     live.replica = it->second;
+    forget_retired(hello.source);
     admission_.established(session.address());
     return {};
 }
@@ -176,7 +191,7 @@ void Server::on_ended(Session& session, const Error& why) {
         else
             log_.warn("source={} event=disconnected address={} code={} reason={}", live.replica->name(), session.peer(),
                       to_string(why.code), quote(why));
-    } else {
+    } else if (!live.answered) {
         ++counters_.refused_tls;
         refused(session.peer(), why);
     }
@@ -193,6 +208,11 @@ void Server::tick() {
     look_at_disk();
     for (const auto& [name, replica] : replicas_)
         replica->tick();
+    const std::uint64_t now = loop::Loop::now_ns();
+    if (enrolment_ != nullptr && now - enrolment_swept_ns_ >= sweep_ns) {
+        enrolment_swept_ns_ = now;
+        enrolment_pool_->submit([e = enrolment_.get()] { e->sweep(); });
+    }
 }
 
 void Server::look_at_disk() {
@@ -212,7 +232,9 @@ void Server::look_at_disk() {
 }
 
 Result<void> Server::reload_tls() {
-    return tls_.reload();
+    BLKFERRY_TRY(tls_.reload());
+    end_revoked();
+    return {};
 }
 
 Result<void> Server::reconfigure(const ServerOptions& fresh) {
@@ -220,6 +242,7 @@ Result<void> Server::reconfigure(const ServerOptions& fresh) {
     tls_ = std::move(tls);
     options_ = fresh;
     admission_.set_limits(options_.admission);
+    end_revoked();
     look_at_disk();
     return {};
 }

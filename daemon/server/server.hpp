@@ -10,6 +10,7 @@
 
 #include "base/clock.hpp"
 #include "server/admission.hpp"
+#include "server/enrolment.hpp"
 #include "server/listener.hpp"
 #include "server/options.hpp"
 #include "server/replica.hpp"
@@ -50,6 +51,8 @@ public:
 
     [[nodiscard]] const std::vector<std::uint16_t>& ports() const noexcept { return listener_->ports(); }
     [[nodiscard]] const std::map<std::string, std::shared_ptr<Replica>>& replicas() const noexcept { return replicas_; }
+    /// When a source went for good, milliseconds since 1970; 0: it did not.
+    [[nodiscard]] std::uint64_t retired_ms(const std::string& source) const;
     [[nodiscard]] const Counters& counters() const noexcept { return counters_; }
     [[nodiscard]] const Admission& admission() const noexcept { return admission_; }
     [[nodiscard]] std::size_t sessions() const noexcept { return sessions_.size(); }
@@ -62,6 +65,11 @@ public:
     [[nodiscard]] WorkerPool& readers() noexcept { return readers_; }
     /// For what only lists folders: soon done, also while a point is read.
     [[nodiscard]] WorkerPool& lookups() noexcept { return lookups_; }
+    /// The CA of the sources, or nullptr; its members are called by jobs of the pool below.
+    [[nodiscard]] Enrolment* enrolment() noexcept { return enrolment_.get(); }
+    [[nodiscard]] WorkerPool& enrolment_pool() noexcept { return *enrolment_pool_; }
+    /// Reads the revocation list and ends the sessions whose certificates are in it; gives the number of them.
+    [[nodiscard]] Result<std::size_t> enforce_revocation();
     [[nodiscard]] loop::Loop& loop() noexcept { return loop_; }
     /// What a `reload` command does; answers (changed, needs restart). Unset: only certificates.
     std::move_only_function<Result<std::pair<std::vector<std::string>, std::vector<std::string>>>()> on_reload;
@@ -70,6 +78,8 @@ private:
     struct Live {
         std::unique_ptr<Session> session;
         std::shared_ptr<Replica> replica;  ///< set by HELLO
+        bool certifying = false;           ///< a CERT_REQUEST of it is with the worker
+        bool answered = false;             ///< a stranger that got its answer
     };
 
     Server(loop::Loop& loop, const Clock& clock, Log& log, ServerOptions options, tls::TlsContext tls,
@@ -81,6 +91,14 @@ private:
     void tick();
     void look_at_disk();
     void maybe_stopped();
+    [[nodiscard]] Result<void> retire(Live& live);
+    void retired(std::uint64_t id, const std::string& source, const Result<std::uint64_t>& when);
+    void read_retired(const std::vector<std::string>& sources);
+    void forget_retired(const std::string& source);
+    [[nodiscard]] Result<void> certificate_request(Live& live, const proto::FrameReader::View& view);
+    void certificate_reply(std::uint64_t id, const proto::CertReply& reply);
+    std::size_t end_revoked();
+    [[nodiscard]] Result<void> begin_enrolment();
     [[nodiscard]] Result<void> first_frame(Live& live, const proto::FrameReader::View& view);
 
     [[nodiscard]] Result<void> on_frame(Session& session, const proto::FrameReader::View& view) override;
@@ -102,6 +120,10 @@ private:
     std::map<std::string, std::shared_ptr<Replica>> replicas_;
     std::map<std::uint64_t, Live> sessions_;
     std::uint64_t next_session_ = 1;
+    std::unique_ptr<Enrolment> enrolment_;
+    std::unique_ptr<WorkerPool> enrolment_pool_;  ///< its jobs use enrolment_
+    std::uint64_t enrolment_swept_ns_ = 0;
+    std::map<std::string, std::uint64_t> retired_;
     std::unique_ptr<Listener> listener_;
     std::unique_ptr<Control> control_;
     loop::Timer tick_;

@@ -75,6 +75,9 @@ public:
     /// Address, and address with port.
     [[nodiscard]] const std::string& address() const noexcept { return address_; }
     [[nodiscard]] const std::string& peer() const noexcept { return peer_; }
+    /// It showed no certificate and may only ask for one.
+    [[nodiscard]] bool enrolling() const noexcept { return stream_.enrolling(); }
+    [[nodiscard]] const tls::TlsStream& stream() const noexcept { return stream_; }
     [[nodiscard]] bool is_ready() const noexcept { return ready_; }
     [[nodiscard]] bool open() const noexcept { return state_ == State::open; }
     [[nodiscard]] bool held() const noexcept { return held_; }

@@ -191,7 +191,10 @@ Result<void> Applier::apply_frame(const JournalEntry& entry, ApplyReport& report
         case FrameType::hash_ask:
         case FrameType::hash_reply:
         case FrameType::heartbeat:
-        case FrameType::error: break;
+        case FrameType::error:
+        case FrameType::cert_request:
+        case FrameType::cert_reply:
+        case FrameType::retire: break;
     }
     return corrupt(entry.position, fmt::format("{} in a batch", to_string(header.type)));
 }

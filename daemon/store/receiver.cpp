@@ -66,7 +66,10 @@ Result<void> Receiver::dispatch(const proto::FrameHeader& header, std::span<cons
         case FrameType::hash_ask:
         case FrameType::hash_reply:
         case FrameType::heartbeat:
-        case FrameType::error: break;
+        case FrameType::error:
+        case FrameType::cert_request:
+        case FrameType::cert_reply:
+        case FrameType::retire: break;
     }
     return refuse(header.batch, fmt::format("{} does not belong into a batch", to_string(header.type)));
 }

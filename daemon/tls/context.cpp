@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tls/context.hpp"
 
-#include <cerrno>
-
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "tls/request.hpp"
 #include "tls/stream_state.hpp"
 
 namespace blkferry::tls {
@@ -23,33 +19,9 @@ constexpr std::size_t read_buffer_bytes = 64U << 10;
 struct Loaded {
     ContextPtr context;
     Identity identity;
+    std::int64_t not_before = 0;
     std::int64_t not_after = 0;
 };
-
-// The mode is checked on the opened file, so it cannot change between check and use.
-Result<std::string> read_secret(const std::filesystem::path& path) {
-    auto opened = open_file(path, O_RDONLY);
-    if (!opened && opened.error().sys_errno == EACCES)
-        return fail(Errc::denied, fmt::format("{}: this process (user {}) may not read the private key: chown it to that user",
-                                              path.string(), ::geteuid()));
-    BLKFERRY_TRY_ASSIGN(const Fd file, std::move(opened));
-    struct stat st {};
-    if (::fstat(file.get(), &st) != 0)
-        return fail_errno(errno, path.string());
-    if (!S_ISREG(st.st_mode))
-        return fail(Errc::invalid, fmt::format("{}: not a regular file", path.string()));
-    if ((st.st_mode & 077) != 0)
-        return fail(Errc::denied, fmt::format("{}: private key with mode {:04o}, others than its owner can use it: chmod 600 it",
-                                              path.string(), st.st_mode & 07777));
-    if (st.st_uid != 0 && st.st_uid != ::geteuid())
-        return fail(Errc::denied, fmt::format("{}: private key is owned by user {}, not by root or by the user of this process",
-                                              path.string(), st.st_uid));
-    if (st.st_size <= 0 || static_cast<std::size_t>(st.st_size) > pem_bytes_max)
-        return fail(Errc::invalid, fmt::format("{}: no private key in PEM form", path.string()));
-    std::string text(static_cast<std::size_t>(st.st_size), '\0');
-    BLKFERRY_TRY(read_full_at(file.get(), std::as_writable_bytes(std::span(text)), 0, path.string()));
-    return text;
-}
 
 Result<void> use_own(SSL_CTX* context, const Files& files, Role role, Loaded& out) {
     BLKFERRY_TRY_ASSIGN(const std::string cert_pem, read_text_file(files.cert, pem_bytes_max));
@@ -66,13 +38,14 @@ Result<void> use_own(SSL_CTX* context, const Files& files, Role role, Loaded& ou
         if (SSL_CTX_add1_chain_cert(context, certs[i].get()) != 1)
             return ssl_fail(Errc::invalid, files.cert.string());
     }
-    BLKFERRY_TRY_ASSIGN(std::string key_pem, read_secret(files.key));
+    BLKFERRY_TRY_ASSIGN(std::string key_pem, read_key_file(files.key));
     auto key = parse_key(key_pem, files.key.string());
     OPENSSL_cleanse(key_pem.data(), key_pem.size());
     if (!key)
         return std::unexpected(std::move(key).error());
     if (SSL_CTX_use_PrivateKey(context, key->get()) != 1 || SSL_CTX_check_private_key(context) != 1)
         return ssl_fail(Errc::invalid, fmt::format("{}: is not the key of {}", files.key.string(), files.cert.string()));
+    out.not_before = seconds_of(X509_get0_notBefore(certs.front().get()));
     out.not_after = seconds_of(X509_get0_notAfter(certs.front().get()));
     out.identity = std::move(*identity);
     return {};
@@ -97,7 +70,7 @@ Result<void> use_ca(SSL_CTX* context, const Files& files) {
     return {};
 }
 
-Result<Loaded> load(const Files& files, Role role) {
+Result<Loaded> new_context(Role role) {
     ERR_clear_error();
     Loaded out;
     out.context.reset(SSL_CTX_new(role == Role::server ? TLS_server_method() : TLS_client_method()));
@@ -115,8 +88,17 @@ Result<Loaded> load(const Files& files, Role role) {
     SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_default_read_buffer_len(context, read_buffer_bytes);
     set_verification(*context);
-    BLKFERRY_TRY(use_own(context, files, role, out));
-    BLKFERRY_TRY(use_ca(context, files));
+    if (role == Role::server)
+        allow_enrolment(*context);
+    return out;
+}
+
+Result<Loaded> load(const Files& files, Role role) {
+    BLKFERRY_TRY_ASSIGN(Loaded out, new_context(role));
+    if (role == Role::source && !set_alpn(*out.context, false))
+        return ssl_fail(Errc::unsupported, "OpenSSL: cannot name the protocol");
+    BLKFERRY_TRY(use_own(out.context.get(), files, role, out));
+    BLKFERRY_TRY(use_ca(out.context.get(), files));
     return out;
 }
 
@@ -127,6 +109,7 @@ struct TlsContext::State {
     Role role = Role::source;
     std::string server_name;
     Loaded loaded;
+    std::string ca_fingerprint = {};  ///< set: enrolling
 };
 
 TlsContext::TlsContext(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -147,16 +130,39 @@ Result<TlsContext> TlsContext::make_client(Files files, std::string server_name)
         std::make_unique<State>(State{std::move(files), Role::source, std::move(server_name), std::move(loaded)}));
 }
 
+Result<TlsContext> TlsContext::make_enrolling(std::string ca_fingerprint) {
+    BLKFERRY_TRY_ASSIGN(Loaded loaded, new_context(Role::source));
+    if (!set_alpn(*loaded.context, true))
+        return ssl_fail(Errc::unsupported, "OpenSSL: cannot name the protocol");
+    pin_ca(*loaded.context);
+    return TlsContext(std::make_unique<State>(State{{}, Role::source, {}, std::move(loaded), std::move(ca_fingerprint)}));
+}
+
 Result<void> TlsContext::reload() {
+    if (!state_->ca_fingerprint.empty())
+        return {};
     BLKFERRY_TRY_ASSIGN(Loaded loaded, load(state_->files, state_->role));
     state_->loaded = std::move(loaded);
     return {};
 }
 
 const Identity& TlsContext::identity() const noexcept { return state_->loaded.identity; }
+std::int64_t TlsContext::not_before() const noexcept { return state_->loaded.not_before; }
 std::int64_t TlsContext::not_after() const noexcept { return state_->loaded.not_after; }
 
-Result<TlsStream> TlsContext::wrap(Fd socket, std::string peer_text) const {
+bool TlsContext::is_revoked(const TlsStream& stream) const {
+    const CertPtr cert(SSL_get1_peer_certificate(stream.state_->ssl.get()));
+    const std::unique_ptr<X509_STORE_CTX, Free<X509_STORE_CTX_free>> check(X509_STORE_CTX_new());
+    X509_STORE* trusted = SSL_CTX_get_cert_store(state_->loaded.context.get());
+    if (!cert || !check || X509_STORE_CTX_init(check.get(), trusted, cert.get(), nullptr) != 1)
+        return false;
+    ERR_clear_error();
+    const bool valid = X509_verify_cert(check.get()) == 1;
+    ERR_clear_error();
+    return !valid && X509_STORE_CTX_get_error(check.get()) == X509_V_ERR_CERT_REVOKED;
+}
+
+Result<TlsStream> TlsContext::wrap(Fd socket, std::string peer_text, bool may_enrol) const {
     ERR_clear_error();
     auto s = std::make_unique<TlsStream::State>();
     s->io.fd = socket.get();
@@ -164,7 +170,9 @@ Result<TlsStream> TlsContext::wrap(Fd socket, std::string peer_text) const {
     s->peer_text = std::move(peer_text);
     s->check.role = state_->role == Role::server ? Role::source : Role::server;
     s->check.name = state_->server_name;
-    s->check.ca = state_->files.ca.string();
+    s->check.ca = state_->ca_fingerprint.empty() ? state_->files.ca.string() : "the token";
+    s->check.ca_fingerprint = state_->ca_fingerprint;
+    s->check.may_enrol = may_enrol && state_->role == Role::server;
     s->ssl.reset(SSL_new(state_->loaded.context.get()));
     BioPtr bio = make_socket_bio(s->io);
     if (!s->ssl || !bio || !set_peer_check(*s->ssl, s->check))

@@ -30,6 +30,10 @@ public:
     /// source.
     [[nodiscard]] static Result<TlsContext> make_client(Files files, std::string server_name = {});
 
+    /// Connects to the enrolment of a server whose certificate a CA with this SHA-256 fingerprint (lower-case hex) signed. Shows no
+    /// certificate, and needs no file; reload() does nothing.
+    [[nodiscard]] static Result<TlsContext> make_enrolling(std::string ca_fingerprint);
+
     TlsContext(TlsContext&&) noexcept;
     TlsContext& operator=(TlsContext&&) noexcept;
     TlsContext(const TlsContext&) = delete;
@@ -40,11 +44,15 @@ public:
     [[nodiscard]] Result<void> reload();
     /// Role and name in the own certificate.
     [[nodiscard]] const Identity& identity() const noexcept;
-    /// End of validity of the own certificate, seconds since 1970.
+    /// Validity of the own certificate, seconds since 1970.
+    [[nodiscard]] std::int64_t not_before() const noexcept;
     [[nodiscard]] std::int64_t not_after() const noexcept;
 
-    /// Makes a connected, non-blocking stream socket a TLS stream. `peer_text` names the peer in errors (its address).
-    [[nodiscard]] Result<TlsStream> wrap(Fd socket, std::string peer_text) const;
+    /// Makes a connected, non-blocking stream socket a TLS stream. `peer_text` names the peer in errors (its address). A server may
+    /// let the peer enrol (see TlsStream::enrolling).
+    [[nodiscard]] Result<TlsStream> wrap(Fd socket, std::string peer_text, bool may_enrol = false) const;
+    /// Whether the peer's certificate is in the revocation list as it is loaded now. False without a peer's certificate.
+    [[nodiscard]] bool is_revoked(const TlsStream& stream) const;
 
 private:
     struct State;

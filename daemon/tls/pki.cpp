@@ -10,6 +10,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
+#include "base/hash.hpp"
 #include "tls/pki_cert.hpp"
 #include "tls/pki_files.hpp"
 
@@ -112,6 +113,37 @@ Result<Issued> record_and_write(const fs::path& dir, X509& cert, Identity identi
                   key_pem != nullptr ? paths.key : fs::path{}};
 }
 
+/// A serial as a file's name: hexadecimal digits, in upper case.
+Result<std::string> checked_serial(std::string_view serial) {
+    std::string hex(serial);
+    std::transform(hex.begin(), hex.end(), hex.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+    if (hex.empty() || hex.size() > 40 ||
+        !std::all_of(hex.begin(), hex.end(), [](unsigned char c) { return std::isxdigit(c) != 0; }))
+        return fail(Errc::invalid, "serial: hexadecimal digits expected (blkferry pki list shows them)");
+    return hex;
+}
+
+/// Parsed, signed by its own key, which is strong enough.
+Result<RequestPtr> parse_request(std::string_view pem, std::string_view what) {
+    ERR_clear_error();
+    const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+    RequestPtr parsed(bio ? PEM_read_bio_X509_REQ(bio.get(), nullptr, nullptr, nullptr) : nullptr);
+    if (!parsed)
+        return ssl_fail(Errc::invalid, fmt::format("{}: no certificate request in PEM form", what));
+    EVP_PKEY* key = X509_REQ_get0_pubkey(parsed.get());
+    if (key == nullptr || X509_REQ_verify(parsed.get(), key) != 1)
+        return ssl_fail(Errc::denied, fmt::format("{}: the request is not signed by its own key", what));
+    if (EVP_PKEY_get_security_bits(key) < 112)
+        return fail(Errc::denied, fmt::format("{}: the key is too weak", what));
+    return parsed;
+}
+
+Result<RequestPtr> parse_foreign_request(std::string_view pem) {
+    if (pem.size() > request_bytes_max)
+        return fail(Errc::invalid, fmt::format("certificate request of {} bytes, {} allowed", pem.size(), request_bytes_max));
+    return parse_request(pem, "certificate request");
+}
+
 Result<Listed> revoke_cert(const fs::path& dir, const Ca& ca, X509& cert) {
     BLKFERRY_TRY_ASSIGN(const CrlPtr old, read_crl(dir));
     if (in_crl(old.get(), cert))
@@ -193,25 +225,63 @@ Result<Issued> sign_request(const fs::path& dir, const fs::path& request, Role r
     BLKFERRY_TRY(make_dir(out));
     BLKFERRY_TRY_ASSIGN(const Paths paths, new_paths(out, identity, false));
     BLKFERRY_TRY_ASSIGN(const std::string pem, read_text_file(request, pem_bytes_max));
-    const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-    const RequestPtr parsed(bio ? PEM_read_bio_X509_REQ(bio.get(), nullptr, nullptr, nullptr) : nullptr);
-    if (!parsed)
-        return ssl_fail(Errc::invalid, fmt::format("{}: no certificate request in PEM form", request.string()));
+    BLKFERRY_TRY_ASSIGN(const RequestPtr parsed, parse_request(pem, request.string()));
     EVP_PKEY* key = X509_REQ_get0_pubkey(parsed.get());
-    if (key == nullptr || X509_REQ_verify(parsed.get(), key) != 1)
-        return ssl_fail(Errc::denied, fmt::format("{}: the request is not signed by its own key", request.string()));
-    if (EVP_PKEY_get_security_bits(key) < 112)
-        return fail(Errc::denied, fmt::format("{}: the key is too weak", request.string()));
     BLKFERRY_TRY_ASSIGN(const CertPtr cert, make_cert(*ca.cert, *ca.key, *key, identity, validity_of(days)));
     return record_and_write(dir, *cert, std::move(identity), paths, nullptr);
 }
 
+Result<Signed> sign(const fs::path& dir, std::string_view request_pem, const Identity& identity, std::uint64_t life_s) {
+    BLKFERRY_TRY(check_name(identity.name));
+    BLKFERRY_TRY_ASSIGN(const RequestPtr request, parse_foreign_request(request_pem));
+    BLKFERRY_TRY_ASSIGN(const auto named, identity_of(*request));
+    if (named && *named != identity)
+        return fail(Errc::denied, fmt::format("certificate request for {} '{}', but {} '{}' asks", to_string(named->role), named->name,
+                                              to_string(identity.role), identity.name));
+    BLKFERRY_TRY_ASSIGN(const Ca ca, open_ca(dir));
+    BLKFERRY_TRY_ASSIGN(const Fd lock, lock_dir(dir));
+    const std::time_t now = std::time(nullptr);
+    const auto life = static_cast<std::time_t>(std::min<std::uint64_t>(life_s, days_max * std::uint64_t{day_s}));
+    const Validity validity{now - std::min(clock_slack_s, life / 10), now + life};
+    BLKFERRY_TRY_ASSIGN(const CertPtr cert,
+                        make_cert(*ca.cert, *ca.key, *X509_REQ_get0_pubkey(request.get()), identity, validity));
+    BLKFERRY_TRY_ASSIGN(std::string pem, to_pem(*cert));
+    BLKFERRY_TRY_ASSIGN(std::string serial, serial_of(*cert));
+    BLKFERRY_TRY(make_dir(dir / "issued"));
+    BLKFERRY_TRY(create_file_durable(dir / "issued" / (serial + ".pem"), pem, public_mode));
+    return Signed{std::move(pem), std::move(serial), seconds_of(X509_get0_notAfter(cert.get()))};
+}
+
+Result<std::string> key_of_request(std::string_view request_pem) {
+    BLKFERRY_TRY_ASSIGN(const RequestPtr request, parse_foreign_request(request_pem));
+    unsigned char* der = nullptr;
+    const int bytes = i2d_PUBKEY(X509_REQ_get0_pubkey(request.get()), &der);
+    if (bytes <= 0)
+        return ssl_fail(Errc::invalid, "certificate request");
+    const auto hash = sha256(std::as_bytes(std::span(der, static_cast<std::size_t>(bytes))));
+    OPENSSL_free(der);
+    std::string hex;
+    for (const std::byte b : hash)
+        hex += fmt::format("{:02x}", std::to_integer<unsigned>(b));
+    return hex;
+}
+
+Result<std::string> issued(const fs::path& dir, std::string_view serial) {
+    BLKFERRY_TRY_ASSIGN(const std::string hex, checked_serial(serial));
+    return read_text_file(dir / "issued" / (hex + ".pem"), pem_bytes_max);
+}
+
+Result<std::string> ca_certificate(const fs::path& dir) { return read_text_file(dir / "ca.pem", pem_bytes_max); }
+
+Result<std::string> ca_fingerprint(const fs::path& dir) {
+    BLKFERRY_TRY_ASSIGN(const std::string pem, ca_certificate(dir));
+    BLKFERRY_TRY_ASSIGN(const auto certs, parse_certs(pem, (dir / "ca.pem").string()));
+    return fingerprint_of(*certs.front());
+}
+
 Result<Listed> revoke(const fs::path& dir, std::string_view serial) {
-    std::string hex(serial);
-    std::transform(hex.begin(), hex.end(), hex.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-    if (hex.empty() || hex.size() > 40 ||
-        !std::all_of(hex.begin(), hex.end(), [](unsigned char c) { return std::isxdigit(c) != 0; }))
-        return fail(Errc::invalid, "serial: hexadecimal digits expected (blkferry pki list shows them)");
+    BLKFERRY_TRY_ASSIGN(const std::string hex, checked_serial(serial));
+
     BLKFERRY_TRY_ASSIGN(const Ca ca, open_ca(dir));
     BLKFERRY_TRY_ASSIGN(const Fd lock, lock_dir(dir));
     BLKFERRY_TRY_ASSIGN(const CertPtr cert, read_issued(dir / "issued" / (hex + ".pem")));

@@ -46,6 +46,25 @@ struct Listed {
                                           Role role, std::string_view name, unsigned days,
                                           const std::filesystem::path& out);
 
+/// A certificate that was signed for somebody who is not here.
+struct Signed {
+    std::string cert_pem;
+    std::string serial;
+    std::int64_t not_after = 0;
+};
+inline constexpr std::size_t request_bytes_max = 8192;
+/// Signs the key of a certificate request (PEM of at most request_bytes_max) for `life_s` seconds and records it in `dir`. The request
+/// is hostile: its signature is verified, its key must be strong enough, and a blkferry: name in it must be `identity`'s.
+[[nodiscard]] Result<Signed> sign(const std::filesystem::path& dir, std::string_view request_pem, const Identity& identity,
+                                  std::uint64_t life_s);
+/// SHA-256 of the public key in a certificate request, lower-case hex; the request is checked as by sign().
+[[nodiscard]] Result<std::string> key_of_request(std::string_view request_pem);
+/// An issued certificate (PEM) again, by its serial.
+[[nodiscard]] Result<std::string> issued(const std::filesystem::path& dir, std::string_view serial);
+/// The CA's own certificate (PEM), and its SHA-256 fingerprint in lower-case hex.
+[[nodiscard]] Result<std::string> ca_certificate(const std::filesystem::path& dir);
+[[nodiscard]] Result<std::string> ca_fingerprint(const std::filesystem::path& dir);
+
 /// Adds a certificate to the CRL, by its serial (hex). Errc::not_found if this CA did not issue it.
 [[nodiscard]] Result<Listed> revoke(const std::filesystem::path& dir, std::string_view serial);
 /// All certificates of an identity that are not revoked yet; Errc::not_found if there is none.

@@ -76,13 +76,14 @@ Result<CrlPtr> parse_crl(std::string_view pem, std::string_view what) {
     return crl;
 }
 
-Result<Identity> identity_of(const X509& cert) {
-    const NamesPtr names(
-        static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(&cert, NID_subject_alt_name, nullptr, nullptr)));
+namespace {
+
+/// The one blkferry: URI among the names; empty if there is none.
+Result<std::optional<Identity>> identity_in(const GENERAL_NAMES* names, std::string_view what) {
     std::string found;
-    const int count = names ? sk_GENERAL_NAME_num(names.get()) : 0;
+    const int count = names != nullptr ? sk_GENERAL_NAME_num(names) : 0;
     for (int i = 0; i < count; ++i) {
-        const GENERAL_NAME* name = sk_GENERAL_NAME_value(names.get(), i);
+        const GENERAL_NAME* name = sk_GENERAL_NAME_value(names, i);
         if (name->type != GEN_URI)
             continue;
         const ASN1_IA5STRING* uri = name->d.uniformResourceIdentifier;
@@ -91,16 +92,36 @@ Result<Identity> identity_of(const X509& cert) {
         if (!text.starts_with("blkferry:"))
             continue;
         if (!found.empty())
-            return fail(Errc::denied, "certificate carries more than one blkferry: name");
+            return fail(Errc::denied, fmt::format("{} carries more than one blkferry: name", what));
         found = text;
     }
     if (found.empty())
-        return fail(Errc::denied, "certificate carries no blkferry: name (a URI subject alternative name "
-                                  "blkferry:source:<name> or blkferry:server:<name>)");
+        return std::optional<Identity>();
     auto identity = parse_identity(found);
     if (!identity)
-        return fail(Errc::denied, fmt::format("certificate with a malformed name: {}", identity.error().text));
-    return identity;
+        return fail(Errc::denied, fmt::format("{} with a malformed name: {}", what, identity.error().text));
+    return std::optional<Identity>(std::move(*identity));
+}
+
+}  // namespace
+
+Result<Identity> identity_of(const X509& cert) {
+    const NamesPtr names(
+        static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(&cert, NID_subject_alt_name, nullptr, nullptr)));
+    BLKFERRY_TRY_ASSIGN(auto identity, identity_in(names.get(), "certificate"));
+    if (!identity)
+        return fail(Errc::denied, "certificate carries no blkferry: name (a URI subject alternative name "
+                                  "blkferry:source:<name> or blkferry:server:<name>)");
+    return std::move(*identity);
+}
+
+Result<std::optional<Identity>> identity_of(const X509_REQ& request) {
+    using Extensions = std::unique_ptr<STACK_OF(X509_EXTENSION),
+                                       decltype([](STACK_OF(X509_EXTENSION) * s) { sk_X509_EXTENSION_pop_free(s, X509_EXTENSION_free); })>;
+    const Extensions extensions(X509_REQ_get_extensions(const_cast<X509_REQ*>(&request)));
+    const NamesPtr names(extensions ? static_cast<GENERAL_NAMES*>(X509V3_get_d2i(extensions.get(), NID_subject_alt_name, nullptr, nullptr))
+                                    : nullptr);
+    return identity_in(names.get(), "certificate request");
 }
 
 std::string fingerprint_of(const X509& cert) {

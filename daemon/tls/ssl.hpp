@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <ctime>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,6 +55,8 @@ using SslPtr = std::unique_ptr<SSL, Free<SSL_free>>;
 
 /// The one blkferry: URI of a certificate; Errc::denied if there is none, or more than one.
 [[nodiscard]] Result<Identity> identity_of(const X509& cert);
+/// The same of a certificate request, which need not name itself.
+[[nodiscard]] Result<std::optional<Identity>> identity_of(const X509_REQ& request);
 /// SHA-256 of the DER form, lower-case hex.
 [[nodiscard]] std::string fingerprint_of(const X509& cert);
 /// Seconds since 1970; 0 if the field is malformed.

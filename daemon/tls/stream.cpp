@@ -9,6 +9,7 @@
 #include <openssl/err.h>
 #include <sys/socket.h>
 
+#include "tls/pki_cert.hpp"
 #include "tls/stream_state.hpp"
 
 namespace blkferry::tls {
@@ -65,6 +66,10 @@ Result<Step> TlsStream::State::protocol_failure() {
     if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
         ERR_clear_error();
         return fail(Errc::denied, fmt::format("{}: refused: the peer shows no certificate", peer_text));
+    }
+    if (!established && reason == SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL) {
+        ERR_clear_error();
+        return fail(Errc::denied, fmt::format("{}: the server takes no enrolment now: no token is open there, or it makes no certificates", peer_text));
     }
     if (!established && is_foreign_protocol(reason)) {
         ERR_clear_error();
@@ -129,12 +134,17 @@ Result<Step> TlsStream::handshake() {
     const int r = SSL_do_handshake(s.ssl.get());
     if (r != 1)
         return s.outcome(r);
+    if (s.check.enrolling) {
+        s.established = true;
+        return Step{};
+    }
     const CertPtr cert(SSL_get1_peer_certificate(s.ssl.get()));
     if (!s.check.found || !cert || SSL_get_verify_result(s.ssl.get()) != X509_V_OK) {
         s.failed = true;
         return fail(Errc::denied, fmt::format("{}: refused: the peer's certificate was not verified", s.peer_text));
     }
     s.fingerprint = fingerprint_of(*cert);
+    BLKFERRY_TRY_ASSIGN(s.serial, pki::serial_of(*cert));
     s.established = true;
     return Step{};
 }
@@ -210,6 +220,8 @@ const std::string& TlsStream::peer_name() const noexcept {
     return state_->check.found ? state_->check.found->name : none;
 }
 Role TlsStream::peer_role() const noexcept { return state_->check.role; }
+bool TlsStream::enrolling() const noexcept { return state_->check.enrolling; }
+const std::string& TlsStream::peer_serial() const noexcept { return state_->serial; }
 const std::string& TlsStream::peer_fingerprint() const noexcept { return state_->fingerprint; }
 std::uint64_t TlsStream::bytes_read() const noexcept { return state_->plain_in; }
 std::uint64_t TlsStream::bytes_written() const noexcept { return state_->plain_out; }

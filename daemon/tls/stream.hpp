@@ -58,6 +58,10 @@ public:
     /// Of the peer; valid after the handshake.
     [[nodiscard]] const std::string& peer_name() const noexcept;
     [[nodiscard]] Role peer_role() const noexcept;
+    /// Server: the peer showed no certificate, because it wants one. Nothing but its request may be taken from it.
+    [[nodiscard]] bool enrolling() const noexcept;
+    /// Serial of the peer's certificate, upper-case hex; empty if there is none.
+    [[nodiscard]] const std::string& peer_serial() const noexcept;
     /// SHA-256 of the peer's certificate, lower-case hex; empty before the handshake.
     [[nodiscard]] const std::string& peer_fingerprint() const noexcept;
 

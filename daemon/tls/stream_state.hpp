@@ -14,6 +14,7 @@ struct TlsStream::State {
     PeerCheck check;
     std::string peer_text;
     std::string fingerprint;
+    std::string serial;
     SslPtr ssl;
     std::uint64_t plain_in = 0;
     std::uint64_t plain_out = 0;

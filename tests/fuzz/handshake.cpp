@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "proto/batch.hpp"
+#include "proto/enrolment.hpp"
 #include "proto/handshake.hpp"
 
 /// The JSON bodies. What is accepted must survive a round trip.
@@ -40,6 +41,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     check<Welcome>(body, decode_welcome);
     check<Heartbeat>(body, decode_heartbeat);
+    check<CertRequest>(body, decode_cert_request);
+    check<CertReply>(body, decode_cert_reply);
+    const std::string_view text(reinterpret_cast<const char*>(data), size);
+    if (const auto token = Token::parse(text))
+        BLKFERRY_ASSERT(Token::parse(token->str()).value() == *token && text.find(token->str()) != std::string_view::npos);
     if (const auto e = decode_peer_error(body)) {
         std::vector<std::byte> out;
         encode(*e, out);

@@ -7,6 +7,7 @@
 
 #include "proto/batch.hpp"
 #include "proto/control.hpp"
+#include "proto/enrolment.hpp"
 #include "proto/frame.hpp"
 #include "proto/handshake.hpp"
 #include "proto/hashing.hpp"
@@ -122,5 +123,12 @@ int main(int argc, char** argv) {
     save(root / "handshake" / "welcome", body_of(welcome()));
     save(root / "handshake" / "heartbeat", body_of(Heartbeat{.state = "CONTINUOUS", .cause = ""}));
     save(root / "handshake" / "error", body_of(PeerError{.code = "denied", .text = "no"}));
+    const Token token{std::string(token_id_bytes, 'a'), std::string(token_secret_bytes, '1'), std::string(fingerprint_bytes, 'f')};
+    save(root / "handshake" / "cert_request", body_of(CertRequest{.source = "web1", .csr = "pem", .token_id = token.id,
+                                                                  .token_secret = token.secret, .agent_version = "0.1.0"}));
+    save(root / "handshake" / "cert_reply", body_of(CertReply{.code = "", .text = "", .cert = "pem", .ca = "pem", .server = "replica"}));
+    const std::string text = token.str();
+    const auto raw = std::as_bytes(std::span(text));
+    save(root / "handshake" / "token", Bytes(raw.begin(), raw.end()));
     return 0;
 }

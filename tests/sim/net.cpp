@@ -121,6 +121,8 @@ Result<Step> TlsStream::shutdown() {
 const std::string& TlsStream::peer_name() const noexcept { return state_->name; }
 Role TlsStream::peer_role() const noexcept { return state_->role; }
 const std::string& TlsStream::peer_fingerprint() const noexcept { return state_->fingerprint; }
+const std::string& TlsStream::peer_serial() const noexcept { return state_->fingerprint; }
+bool TlsStream::enrolling() const noexcept { return false; }
 std::uint64_t TlsStream::bytes_read() const noexcept { return state_->in; }
 std::uint64_t TlsStream::bytes_written() const noexcept { return state_->out; }
 std::uint64_t TlsStream::wire_bytes_read() const noexcept { return state_->in; }
@@ -141,8 +143,10 @@ Result<TlsContext> TlsContext::make_client(Files, std::string) {
 }
 Result<void> TlsContext::reload() { return {}; }
 const Identity& TlsContext::identity() const noexcept { return state_->own; }
+std::int64_t TlsContext::not_before() const noexcept { return 0; }
+bool TlsContext::is_revoked(const TlsStream&) const { return false; }
 std::int64_t TlsContext::not_after() const noexcept { return 4'000'000'000; }
-Result<TlsStream> TlsContext::wrap(Fd socket, std::string) const {
+Result<TlsStream> TlsContext::wrap(Fd socket, std::string, bool) const {
     auto state = std::make_unique<TlsStream::State>();
     state->end = world->ends.at(socket.get());
     state->end->wrapped = true;
@@ -157,7 +161,7 @@ Result<TlsStream> TlsContext::wrap(Fd socket, std::string) const {
 
 namespace blkferry::agent {
 
-Connector::Connector(loop::Loop& loop, WorkerPool&, std::vector<config::Endpoint>, Done done)
+Connector::Connector(loop::Loop& loop, WorkerPool&, std::vector<config::Endpoint>, std::optional<net::Proxy>, Done done)
     : loop_(loop), done_(std::move(done)) {
     using sim::world;
     timeout_ = loop_.after(world->weather.latency_ns + world->between(50, 500) * sim::us, [this] {

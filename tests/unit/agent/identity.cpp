@@ -143,3 +143,26 @@ BOOST_AUTO_TEST_CASE(devices_are_described_with_their_obstacles) {
     BOOST_TEST(named(list, "sdc").obstacle.find("zoned") != std::string::npos);
     BOOST_TEST(named(list, "sde").obstacle.find("smaller") != std::string::npos);
 }
+BOOST_AUTO_TEST_CASE(all_disks_are_those_at_the_bottom) {
+    FakeSystem sys;
+    for (const char* name : {"vda", "sdb", "sdc", "dm-0", "dm-1", "loop0", "zram0", "md0"})
+        sys.disk(name, "8:0", "409600");
+    sys.put("sys/class/block/sdb/removable", "1");
+    sys.put("sys/class/block/sdc/holders/dm-1/x", "");
+    sys.put("sys/class/block/dm-1/slaves/sdc/x", "");
+    sys.put("sys/class/block/dm-1/dm/uuid", "mpath-3600");
+    sys.put("sys/class/block/dm-0/slaves/vda/x", "");
+    sys.put("sys/class/block/dm-0/dm/uuid", "LVM-1");
+    sys.put("sys/class/block/vda/holders/dm-0/x", "");
+    sys.put("sys/class/block/md0/slaves/vdb/x", "");
+    const auto list = list_devices(sys.roots);
+    const auto why = [&](const char* name) { return named(list, name).left_out; };
+    BOOST_TEST(why("vda") == "");
+    BOOST_TEST(why("dm-1") == "");
+    BOOST_TEST(why("sdb") == "it is removable");
+    BOOST_TEST(why("sdc").find("multipath device dm-1") != std::string::npos);
+    BOOST_TEST(why("dm-0").find("lies on vda") != std::string::npos);
+    BOOST_TEST(why("md0").find("lies on vdb") != std::string::npos);
+    BOOST_TEST(!why("loop0").empty());
+    BOOST_TEST(!why("zram0").empty());
+}

@@ -109,6 +109,10 @@ BOOST_AUTO_TEST_CASE(refusals_name_file_and_line) {
     refused(parse_agent("server = []\nsource = \"a\"\n", "a.toml"), "a.toml:1: server: ", "1 .. 16");
     refused(parse_agent("server = 5\nsource = \"a\"\n", "a.toml"), "a.toml:1: server: ", "or an array");
     refused(parse_agent("server = \"r:0\"\nsource = \"a\"\n", "a.toml"), "a.toml:1: server: ", "port");
+    refused(parse_agent(least + "proxy = \"proxy:3128\"\n", "a.toml"), "a.toml:3: proxy: ", "http://");
+    const auto secret = parse_agent(least + "proxy = \"http://user:hunter2@proxy\"\n", "a.toml");
+    refused(secret, "a.toml:3: proxy: ", "proxy_password_file");
+    BOOST_TEST(secret.error().text.find("hunter2") == std::string::npos);
     const auto server_refused = [](const std::string& line, const std::string& why) {
         const auto r = parse_server("store = \"/srv\"\n" + line + "\n", "s.toml");
         BOOST_REQUIRE(!r);
@@ -125,6 +129,9 @@ BOOST_AUTO_TEST_CASE(refusals_name_file_and_line) {
     server_refused("journal_backlog = \"1MiB\"", "\"64MiB\"");
     server_refused("disk_reserve = \"1 parsec\"", "parsec");
     server_refused("manifest_key = \"manifest.pem\"", "absolute");
+    server_refused("pki = \"pki\"", "absolute");
+    server_refused("certificate_life = \"5s\"", "10s");
+    server_refused("certificate_life = 90", "a time such as");
     server_refused("chunk = \"2GiB\"", "\"1GiB\"");
     BOOST_TEST(!parse_server("listen = []\n", "s"));
     BOOST_TEST(!parse_server("listen = \"[::]:1500\"\n", "s"));

@@ -68,7 +68,7 @@ BOOST_AUTO_TEST_CASE(each_field_has_its_own_refusal) {
     has(refusal(patched<std::uint32_t>(h, 0, 0)), "magic");
     has(refusal(patched<std::uint8_t>(h, 4, 2)), "version 2");
     has(refusal(patched<std::uint8_t>(h, 5, 0)), "unknown type 0");
-    has(refusal(patched<std::uint8_t>(h, 5, 16)), "unknown type 16");
+    has(refusal(patched<std::uint8_t>(h, 5, 19)), "unknown type 19");
     has(refusal(patched<std::uint8_t>(h, 6, 3)), "unknown compression 3");
     has(refusal(patched<std::uint8_t>(h, 7, 1)), "reserved");
     has(refusal(patched<std::uint32_t>(h, 28, 1)), "reserved");
@@ -86,7 +86,8 @@ BOOST_AUTO_TEST_CASE(each_field_has_its_own_refusal) {
 }
 
 BOOST_AUTO_TEST_CASE(json_frames_have_a_smaller_limit) {
-    for (const FrameType t : {FrameType::hello, FrameType::welcome, FrameType::heartbeat, FrameType::error}) {
+    for (const FrameType t : {FrameType::hello, FrameType::welcome, FrameType::heartbeat, FrameType::error, FrameType::cert_request,
+                              FrameType::cert_reply, FrameType::retire}) {
         FrameHeader h{.type = t, .wire_len = json_body_bytes_max, .raw_len = json_body_bytes_max};
         BOOST_TEST(decode_header(encode_header(h)).has_value());
         ++h.raw_len;
@@ -97,10 +98,10 @@ BOOST_AUTO_TEST_CASE(json_frames_have_a_smaller_limit) {
 
 BOOST_AUTO_TEST_CASE(types_have_names_and_places) {
     std::set<std::string_view> names;
-    for (unsigned t = 1; t <= 15; ++t)
+    for (unsigned t = 1; t <= 18; ++t)
         names.insert(to_string(static_cast<FrameType>(t)));
-    BOOST_TEST(names.size() == 15U);
-    for (unsigned t = 1; t <= 15; ++t)
+    BOOST_TEST(names.size() == 18U);
+    for (unsigned t = 1; t <= 18; ++t)
         BOOST_TEST(is_batch_frame(static_cast<FrameType>(t)) == (t >= 3 && t <= 8));
 }
 

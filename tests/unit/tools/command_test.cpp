@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <thread>
 
@@ -13,6 +14,7 @@
 
 #include "control/server.hpp"
 #include "run.hpp"
+#include "tools/toml_edit.hpp"
 
 using namespace blkferry;
 using namespace blkferry::tools::test;
@@ -72,7 +74,9 @@ Words with(Words words, const Words& more) {
 const std::map<std::string, Words> daemon_commands = {
     {"status", {"status"}}, {"disks", {"disks"}}, {"protect", {"protect", "/dev/vda"}}, {"unprotect", {"unprotect", "vda"}},
     {"throttle", {"throttle"}}, {"mark", {"mark"}}, {"points", {"points"}}, {"delete", {"delete", "p1"}}, {"verify", {"verify", "p1"}},
-    {"export", {"export", "p1", "/tmp/none.img"}}, {"server status", {"server", "status"}}};
+    {"export", {"export", "p1", "/tmp/none.img"}}, {"server status", {"server", "status"}}, {"server tokens", {"server", "tokens"}},
+    {"server enroll-token", {"server", "enroll-token"}}, {"server revoke-token", {"server", "revoke-token", "00"}},
+    {"server revoke", {"server", "revoke", "web1"}}, {"protect --all", {"protect", "--all"}}};
 
 }  // namespace
 
@@ -100,6 +104,10 @@ BOOST_AUTO_TEST_CASE(wrong_usage_is_two_and_prints_nothing_on_stdout) {
                                 {"pki", "init"}, {"pki", "issue", "/tmp/x"}, {"pki", "issue", "/tmp/x", "admin", "y"},
                                 {"pki", "issue", "/tmp/x", "source", "../y"}, {"pki", "issue", "/tmp/x", "source", "y", "--days", "0"},
                                 {"pki", "revoke", "/tmp/x"}, {"pki", "list"}, {"config", "check"}, {"config", "default", "x"},
+                                {"protect", "/dev/vda", "--all"}, {"protect", "/dev/vda", "--dry-run"}, {"enroll"}, {"enroll", "s", "--token", "x"},
+                                {"enroll", "s", "--token", "x", "--token-file", "y"}, {"enroll", "s:99999", "--token-file", "/dev/null"},
+                                {"enroll", "s", "--source", "../x", "--token-file", "/dev/null"}, {"server", "revoke"}, {"server", "init", "../x"},
+                                {"enroll", "s", "--proxy", "http://u:p@h", "--token-file", "/dev/null"}, {"server", "enroll-token", "--expires", "soon"},
                                 {"throttle", "20"}, {"throttle", "fast"}, {"status", "--interval", "0"}, {"mark", "--name", "a/b"}};
     for (const Words& words : all_commands())
         wrong.push_back(with(words, {"--no-such-option"}));
@@ -137,7 +145,8 @@ BOOST_AUTO_TEST_CASE(a_daemon_that_does_not_answer_is_three) {
 BOOST_AUTO_TEST_CASE(an_error_of_the_daemon_is_one) {
     Daemon d;
     const Json error = {{"code", "conflict"}, {"error", "not now"}};
-    for (const char* command : {"status", "disks", "protect", "unprotect", "throttle", "mark", "points"})
+    for (const char* command : {"status", "disks", "protect", "unprotect", "throttle", "mark", "points", "tokens", "enroll_token", "token_revoke",
+                                "revoke"})
         d.on(command, error);
     for (const auto& [name, words] : daemon_commands) {
         BOOST_TEST_CONTEXT(name) {
@@ -161,6 +170,66 @@ BOOST_AUTO_TEST_CASE(requests_are_as_documented) {
     BOOST_TEST((d.requests[1] == Json{{"cmd", "throttle"}, {"rate_bytes", 2'500'000}}));
     BOOST_TEST((d.requests[2] == Json{{"cmd", "throttle"}}));
     BOOST_TEST((d.requests[3] == Json{{"cmd", "mark"}, {"fs", true}, {"name", "n1"}}));
+}
+
+BOOST_AUTO_TEST_CASE(all_disks_are_shown_and_asked_for) {
+    Daemon d;
+    const auto disk = [](const char* device, bool is_protected, bool can, const char* reason, const char* left_out) {
+        return Json{{"device", device}, {"size_bytes", 4096}, {"protected", is_protected}, {"registered", is_protected},
+                    {"protectable", can}, {"reason", reason}, {"left_out", left_out}};
+    };
+    d.on("disks", {{"disks", {disk("/dev/vda", false, true, "", ""), disk("/dev/vda1", false, false, "it is a partition", ""),
+                              disk("/dev/vdb", false, false, "it is swap space", ""), disk("/dev/sdc", false, true, "", "it is removable"),
+                              disk("/dev/vdd", true, false, "it is protected already", "")}}});
+    d.on("protect", {{"disks", Json::array()}});
+    const Ran dry = run_blkferry({"protect", "--all", "--dry-run", "--socket", d.socket()});
+    BOOST_TEST(dry.exit == 0);
+    for (const char* part : {"/dev/vda ", "it is a partition", "it is swap space", "it is removable", "protected already", "nothing was done"})
+        BOOST_TEST(dry.out.find(part) != std::string::npos, part << " is not in " << dry.out);
+    BOOST_TEST(run_blkferry({"protect", "--all", "--socket", d.socket()}).exit == 0);
+    const Ran json = run_blkferry({"protect", "--all", "--no-replication", "--json", "--socket", d.socket()});
+    BOOST_TEST(Json::parse(json.out, nullptr, false)["choices"].size() == 5u);
+    BOOST_REQUIRE_EQUAL(d.requests.size(), 5u);
+    BOOST_TEST((d.requests[2] == Json{{"cmd", "protect"}, {"devices", {"/dev/vda"}}}));
+    BOOST_TEST((d.requests[4] == Json{{"cmd", "protect"}, {"devices", {"/dev/vda"}}, {"replicate", false}}));
+    Daemon none;
+    none.on("disks", {{"disks", {disk("/dev/vdb", false, false, "it is swap space", "")}}});
+    const Ran nothing = run_blkferry({"protect", "--all", "--socket", none.socket()});
+    BOOST_TEST(nothing.exit == 1);
+    BOOST_TEST(nothing.out.find("swap") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(configuration_is_filled_in_and_kept) {
+    using blkferry::tools::set_keys;
+    BOOST_TEST(set_keys("# server = \"prose\"\n#server = \"old\"\nsource = \"a\" # mine\n[table]\n", {{"server", "\"s\""}, {"source", "\"b\""}, {"ca", "\"c\""}}) ==
+               "# server = \"prose\"\nserver = \"s\"\nsource = \"b\"\n[table]\nca = \"c\"\n");
+    BOOST_TEST(set_keys("#key = 1\nkey = 2\nkeys = 3", {{"key", "4"}}) == "#key = 1\nkey = 4\nkeys = 3\n");
+    BOOST_TEST(blkferry::tools::toml_string("a\"\\\n") == "\"a\\\"\\\\\\u000a\"");
+    Daemon d;  // for its folder
+    const std::string file = (d.dir() / "server.toml").string();
+    std::ofstream(file) << "# mine\npoints_keep = 7\n";
+    const Words init = {"server", "init", "backup1", "--pki", (d.dir() / "pki").string(), "--config", file};
+    BOOST_TEST(run_blkferry(init).exit == 0);
+    BOOST_TEST(run_blkferry({"config", "check", "server", file}).exit == 0);
+    std::ifstream in(file);
+    const std::string text((std::istreambuf_iterator<char>(in)), {});
+    BOOST_TEST(text.find("# mine\npoints_keep = 7\n") == 0u);
+    BOOST_TEST(run_blkferry(init).exit == 1);  // nothing is overwritten
+    const auto perms = [](const std::filesystem::path& p) { return std::filesystem::status(p).permissions() & std::filesystem::perms(077); };
+    BOOST_TEST((perms(d.dir() / "pki") == std::filesystem::perms::none));
+    BOOST_TEST((perms(d.dir() / "pki" / "ca.key") == std::filesystem::perms::none));
+    BOOST_TEST((perms(d.dir() / "pki" / "server-backup1.key") == std::filesystem::perms::none));
+}
+
+BOOST_AUTO_TEST_CASE(a_token_among_the_arguments_is_warned_of) {
+    Daemon d;  // for its folder
+    const std::string token = "bf1-" + std::string(16, 'a') + "-" + std::string(32, '1') + "-" + std::string(64, 'f');
+    const Ran r = run_blkferry({"enroll", "127.0.0.1:1", "--source", "web1", "--token", token, "--dir", (d.dir() / "tls").string(), "--config",
+                                (d.dir() / "agent.toml").string()});
+    BOOST_TEST(r.exit == 1);
+    BOOST_TEST(r.err.find("--token-file") != std::string::npos);
+    BOOST_TEST((r.out + r.err).find(std::string(32, '1')) == std::string::npos);
+    BOOST_TEST(!std::filesystem::exists(d.dir() / "agent.toml"));
 }
 
 BOOST_AUTO_TEST_CASE(verdicts) {

@@ -58,7 +58,7 @@ BOOST_AUTO_TEST_CASE(help_and_manual_name_the_same_commands) {
     for (const auto& [name, text] : sections())
         in_manual.insert(name);
     Options in_help;
-    const std::regex line("\n  ([a-z]+) {2,}");
+    const std::regex line("\n  ([a-z-]+) {2,}");
     const auto listed = [&](const std::vector<std::string>& words) {
         std::vector<std::string> arguments = words;
         arguments.emplace_back("--help");

@@ -73,7 +73,8 @@ Ran run_blkferry(const std::vector<std::string>& arguments) {
 const std::vector<std::vector<std::string>>& all_commands() {
     static const std::vector<std::vector<std::string>> commands = {
         {"status"}, {"disks"},  {"protect"}, {"unprotect"},        {"throttle"},       {"mark"},
-        {"points"}, {"delete"}, {"verify"},  {"export"},           {"server", "status"}, {"pki", "init"},
+        {"points"}, {"delete"}, {"verify"},  {"export"},           {"server", "status"}, {"server", "enroll-token"},
+        {"server", "tokens"}, {"server", "revoke-token"}, {"server", "revoke"}, {"enroll"}, {"uninstall"}, {"server", "init"}, {"pki", "init"},
         {"pki", "issue"}, {"pki", "revoke"}, {"pki", "list"}, {"config", "check"}, {"config", "default"},
         {"completion"}};
     return commands;
