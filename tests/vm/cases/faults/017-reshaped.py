@@ -22,10 +22,11 @@ load() { # load DEVICE NAME
 }
 whole() { grep -Ec 'event=epoch_begin kind=(initial|rescan)' /tmp/agent.log; }
 slots() { blkferry status --json | jq -c '[.disks[] | .slot]'; }
-load /dev/mapper/before first
+load /dev/dm-0 first
 first=$!
 load "$two" second
 second=$!
+retry 60 mark_passed 20 || fail "the load is not captured: $(blkferry status)"
 mark_point loaded
 expect_equal "disks" "$(slots)" "[0,1]"
 whole=$(whole)
@@ -75,7 +76,7 @@ done
 expect_equal "whole syncs of repairs" "$(whole)" "$whole"
 
 # ---- a larger size, under load: the disk is attached anew by itself, and what is beyond the old end is in the replica
-load /dev/mapper/before first
+load /dev/dm-0 first
 first=$!
 load "$two" second
 second=$!
