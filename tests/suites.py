@@ -95,7 +95,8 @@ def suite_lint():
     sources = [f for f in files if re.search(r"\.(c|h|cpp|hpp|py|sh)$", f) and (ROOT / f).stat().st_size > 0]
     bare = [f for f in sources if "SPDX-License-Identifier:" not in (ROOT / f).read_text(errors="replace")[:300]]
     yield f"licence line in {len(sources)} sources", "failed" if bare else "passed", " ".join(bare)
-    code = [f for f in files if re.match(r"(daemon|tools|bench)/.*\.c(pp)?$", f) and not f.startswith("bench/guest/")]
+    code = [f for f in files if re.match(r"(daemon|tools|bench)/.*\.c(pp)?$", f) and not f.startswith("bench/guest/")
+            and not f.endswith(".bpf.c")]  # clang compiles and the kernel verifies these; cppcheck cannot read their macros
     status, output = run(["nice", "cppcheck", *CPPCHECK, *code])
     yield f"cppcheck over {len(code)} sources", "passed" if status == 0 else "failed", tail(output)
 
