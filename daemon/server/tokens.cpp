@@ -86,7 +86,8 @@ Result<TokenStore> TokenStore::open(std::filesystem::path file) {
         return store;
     BLKFERRY_TRY_ASSIGN(const std::string text, read_text_file(store.file_, file_bytes_max));
     try {
-        for (const json& j : json::parse(text).at("tokens"))
+        const json whole = json::parse(text);
+        for (const json& j : whole.at("tokens"))
             store.tokens_.push_back(from_json(j));
     } catch (const json::exception& e) {
         return fail(Errc::corrupt, fmt::format("{}: not a list of tokens ({}); remove it, open tokens are void then", store.file_.string(), e.what()));

@@ -33,6 +33,7 @@ void Reply::done() { done(Json::object()); }
 void Reply::fail(const Error& error) { slot_->end(false, error_message(error)); }
 bool Reply::ended() const noexcept { return slot_->ended; }
 bool Reply::abandoned() const noexcept { return false; }
+std::uint32_t Reply::uid() const noexcept { return 0; }
 
 struct ControlServer::State {
     std::string path;
