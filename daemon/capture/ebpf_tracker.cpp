@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
+
+#include "capture/block_device.hpp"
 
 namespace blkferry::capture {
 
@@ -137,14 +137,7 @@ Result<DiskInfo> EbpfTracker::disk_get(std::uint32_t disk) {
     return info_of(*e);
 }
 
-Result<std::uint64_t> EbpfTracker::find_device(const std::string& path) {
-    struct stat st{};
-    if (::stat(path.c_str(), &st) != 0)
-        return fail_errno(errno, fmt::format("cannot find device {}", path));
-    if (!S_ISBLK(st.st_mode))
-        return fail(Errc::invalid, fmt::format("{} is not a block device", path));
-    return device_number(major(st.st_rdev), minor(st.st_rdev));
-}
+Result<std::uint64_t> EbpfTracker::find_device(const std::string& path) { return block_device_number(path); }
 
 Result<DiskInfo> EbpfTracker::attach(const AttachRequest& request) {
     if (std::ranges::any_of(disks_, [&](const auto& d) { return d.second.dev == request.dev; }))

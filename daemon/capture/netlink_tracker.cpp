@@ -7,8 +7,6 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -22,6 +20,7 @@
 
 #include <blkferry.h>
 
+#include "capture/block_device.hpp"
 #include "capture/module_advice.hpp"
 #include "capture/netlink_reply.hpp"
 
@@ -250,14 +249,7 @@ Result<DiskInfo> NetlinkTracker::disk_get(std::uint32_t disk) {
     return impl_->call_disk(m, fmt::format("look at disk {}", disk));
 }
 
-Result<std::uint64_t> NetlinkTracker::find_device(const std::string& path) {
-    struct stat st{};
-    if (::stat(path.c_str(), &st) != 0)
-        return fail_errno(errno, fmt::format("cannot find device {}", path));
-    if (!S_ISBLK(st.st_mode))
-        return fail(Errc::invalid, fmt::format("{} is not a block device", path));
-    return device_number(major(st.st_rdev), minor(st.st_rdev));
-}
+Result<std::uint64_t> NetlinkTracker::find_device(const std::string& path) { return block_device_number(path); }
 
 Result<DiskInfo> NetlinkTracker::attach(const AttachRequest& request) {
     const Fd device(::open(request.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
