@@ -32,10 +32,10 @@ class Runner(unittest.TestCase):
         cls.holder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.holder.cleanup)
 
-    def run_cases(self, *arguments):
+    def run_cases(self, *arguments, **environment):
         command = [str(VM_DIR / "run"), "--kernel", KERNEL, "--cases", str(VM_DIR / "selftest/cases"),
                    "--results", self.holder.name, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
     def result(self, case):
         return json.loads((Path(self.holder.name) / KERNEL / case / "result.json").read_text(encoding="utf-8"))
@@ -62,6 +62,12 @@ class Runner(unittest.TestCase):
             self.assertIsNotNone(line, f"{case} is not in the output:\n{done.stdout}")
             self.assertRegex(line.group(0), reason)
             self.assertEqual(self.result(case)["verdict"], "failed")
+
+    def test_a_boot_that_hangs_is_repeated(self):
+        done = self.run_cases("hung", BLKFERRY_VM_BOOT="4")
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stdout.count(f"again: {KERNEL}/hung/001-boot: the kernel hung in its boot"), 2, done.stdout)
+        self.assertRegex(done.stdout, r"failed: .*/hung/001-boot .*: the kernel did not come up within \d+ s, killed")
 
     def test_no_case_matches(self):
         done = self.run_cases("nothing-of-this-name")

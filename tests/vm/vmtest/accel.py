@@ -31,8 +31,10 @@ def qemu_version() -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-# What a guest says when it ran such code.
+# What a guest says when it ran stale code (runs_stale_code).
 STALE_CODE = "Oops: int3"
+# What the runner says of a guest whose kernel hung before our init.
+HUNG_IN_BOOT = "the kernel hung in its boot"
 
 
 @functools.cache

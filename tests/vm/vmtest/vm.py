@@ -46,6 +46,8 @@ SLOW_FACTOR = 4
 SLOW_MEMORY = 512
 # Of a host that has much else to do: every deadline by this factor.
 PATIENCE = max(1, int(os.environ.get("BLKFERRY_VM_PATIENCE", "3")))
+# A kernel that has not begun our init after this many seconds (of a normal kernel on an idle host) hangs: it needs 3.
+BOOT_SECONDS = int(os.environ.get("BLKFERRY_VM_BOOT", "30"))
 
 
 def scaled(guest: Guest, slow: int) -> Guest:
@@ -112,6 +114,7 @@ class Outcome:
     findings: list[Finding]
     directory: Path
     abandoned: bool = False
+    hung_in_boot: bool = False
 
     @property
     def skipped(self) -> bool:
@@ -140,6 +143,7 @@ class Vm:
         self.syncs: queue.Queue[str | None] = queue.Queue()
         self.reason = ""
         self.abandoned = False
+        self.hung_in_boot = False
         self.status: int | None = None
         self.boot_seconds: float | None = None
         self.sockets: list[socket.socket] = []
@@ -149,6 +153,8 @@ class Vm:
         self.forwarded: dict[int, int] = {}
         self.spawn: Callable[[str, Guest], Vm] | None = None
         self.context = None  # the case's Context, for host parts that need its services
+        self.boot_limit = BOOT_SECONDS * self.slow * PATIENCE
+        self.boot_timer: threading.Timer | None = None
         self.started = 0.0
         self.ended = 0.0
 
@@ -170,6 +176,16 @@ class Vm:
         self.reader = threading.Thread(target=self._read_control, daemon=True)
         self.reader.start()
         self._connect("qmp", lambda path: setattr(self, "qmp", Qmp(path)))
+        self.boot_timer = threading.Timer(self.boot_limit, self._boot_overdue)
+        self.boot_timer.daemon = True
+        self.boot_timer.start()
+
+    def _boot_overdue(self) -> None:
+        """Timer: ends a guest whose kernel hangs before it reached our init; nothing of ours runs in it yet."""
+        if self.boot_seconds is None and self.process.poll() is None:
+            self.hung_in_boot = True
+            self.reason = f"the kernel did not come up within {self.boot_limit} s, killed"
+            self.kill()
 
     def _socket_path(self, name: str) -> Path:
         # Not beside the console: a socket's path holds 107 bytes at most.
@@ -379,7 +395,7 @@ class Vm:
             self.reason = self.reason or f"exit status {self.status}"
         self._unpack_files()
         return Outcome(self.status, self.reason, self.boot_seconds, self.ended - self.started, self.reports,
-                       self._findings(text), self.directory, self.abandoned)
+                       self._findings(text), self.directory, self.abandoned, self.hung_in_boot)
 
     def _findings(self, console: str) -> list[Finding]:
         """Bad lines of the console and of the full kernel log (the console lacks informational lines), each once."""
@@ -401,6 +417,8 @@ class Vm:
 
     def close(self, keep_disks: bool = False) -> None:
         """Release everything; the logs stay."""
+        if self.boot_timer is not None:
+            self.boot_timer.cancel()
         self.kill()
         for connection in self.sockets:
             connection.close()
