@@ -65,7 +65,8 @@ void Link::handshake() {
 }
 
 void Link::receive() {
-    for (int i = 0; i < reads_per_event && !closed_; ++i) {
+    bool all = false;
+    for (int i = 0; i < reads_per_event && !closed_ && !all; ++i) {
         const auto step = stream_.read(buffer_);
         if (!step) {
             close(step.error());
@@ -76,19 +77,20 @@ void Link::receive() {
             close({Errc::closed, 0, "the server closed the connection"});
             return;
         }
-        if (step->status != tls::Status::done)
+        all = step->status != tls::Status::done;  // part of a record may be left: poll tells when more of it is there
+        if (all)
             break;
         heard_ns_ = loop::Loop::now_ns();
         reader_.feed(std::span(buffer_).first(step->bytes));
         give_frames();
     }
-    if (!closed_ && stream_.pending())
+    if (!closed_ && !all && stream_.pending())
         loop_.post([this, alive = std::weak_ptr<bool>(alive_)] {
             if (!alive.expired() && !closed_)
                 receive();
         });
     if (!closed_ && read_wants_write_)
-        wait_for(POLLIN | POLLOUT);
+        wait_for(POLLOUT);
 }
 
 void Link::give_frames() {
@@ -152,7 +154,7 @@ void Link::send() {
     if (closed_)
         return;
     const bool more = !throttled_ && !blocked_ && !outbox_.front().empty();
-    wait_for(blocked_ || more || read_wants_write_ ? POLLIN | POLLOUT : POLLIN);
+    wait_for(read_wants_write_ ? POLLOUT : blocked_ || more ? POLLIN | POLLOUT : POLLIN);
 }
 
 void Link::account(std::uint64_t wire_before) {

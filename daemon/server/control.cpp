@@ -174,6 +174,7 @@ void Control::status(const Json& request, Reply reply) {
                   {"refused_frames", c.refused_frames},
                   {"accept_pauses", c.accept_pauses},
                   {"connections", server_.sessions()}}},
+                  {"refused_floods", c.refused_floods},
                 {"enrolment", enrolment_status()},
                 {"sources", sources}});
 }

@@ -199,6 +199,8 @@ void Server::on_ended(Session& session, const Error& why) {
         ++counters_.refused_frames;
     // The session is on the call stack: it goes in the next round.
     loop_.post([dead = std::move(live.session)]() mutable { dead.reset(); });
+    if (session.stream().flooded())
+        ++counters_.refused_floods;
     maybe_stopped();
 }
 

@@ -32,6 +32,7 @@ public:
         std::uint64_t refused_admission = 0;  ///< by a limit of connections
         std::uint64_t refused_tls = 0;        ///< TLS handshake failed
         std::uint64_t refused_frames = 0;     ///< sessions ended by an ERROR of this end
+        std::uint64_t refused_floods = 0;     ///< of these and of strangers: TLS messages without end
         std::uint64_t accept_pauses = 0;
     };
 

@@ -12,8 +12,10 @@
 namespace blkferry::server {
 
 namespace {
-/// Bytes that one connection may bring before the others get their turn.
+/// Bytes on the socket that one connection may bring before the others get their turn.
 constexpr std::size_t turn_bytes = 1U << 20;
+/// And TLS records: small ones cost more than their bytes.
+constexpr std::uint64_t turn_records = 1024;
 /// What a connection may make the server hold before it has said HELLO.
 constexpr std::size_t hello_bytes_max = proto::frame_header_bytes + proto::json_body_bytes_max;
 }  // namespace
@@ -156,25 +158,30 @@ Result<void> Session::step_handshake() {
 
 Result<void> Session::step_read() {
     std::size_t got = 0;
+    const std::uint64_t before = stream_.wire_bytes_read();
+    const std::uint64_t records = stream_.records_read();
+    const auto turn_over = [&] { return stream_.wire_bytes_read() - before >= turn_bytes || stream_.records_read() - records >= turn_records; };
+    read_wants_write_ = false;
     for (;;) {
         // What was received before a hold began comes first.
         BLKFERRY_TRY(step_frames());
-        if (state_ != State::open || held_ || got >= turn_bytes)
+        if (state_ != State::open || held_ || turn_over())
             break;
         const auto buffer = host_.read_buffer();
         BLKFERRY_TRY_ASSIGN(const tls::Step s, stream_.read(buffer));
         if (s.status == tls::Status::closed)
             return fail(Errc::closed, "the peer closed the connection");
+        read_wants_write_ = s.status == tls::Status::want_write;
         if (s.status != tls::Status::done)
             break;
         heard_ns_ = loop::Loop::now_ns();
         got += s.bytes;
         reader_.feed(buffer.first(s.bytes));
     }
-    more_waits_ = got >= turn_bytes && !held_;
+    more_waits_ = turn_over() && !held_;
     if (got > 0 || !held_)
         host_.on_drained(*this);
-    if (state_ == State::open && !held_ && got >= turn_bytes)
+    if (state_ == State::open && more_waits_)
         again();  // TLS may hold bytes of which poll does not know
     return {};
 }
@@ -251,6 +258,8 @@ void Session::update_watch() {
         events = handshake_wants_write_ ? POLLOUT : POLLIN;
     else if (state_ == State::closing)
         events = sent_fin_ ? POLLIN : POLLOUT;
+    else if (read_wants_write_)
+        events = POLLOUT;  // readable it may be all the time, and nothing is read before the answer left
     else
         events = (held_ ? 0U : static_cast<std::uint32_t>(POLLIN)) | (write_blocked_ ? static_cast<std::uint32_t>(POLLOUT) : 0U);
     watch_.set_events(events);

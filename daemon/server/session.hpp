@@ -119,6 +119,7 @@ private:
     bool more_waits_ = false;
     bool in_step_ = false;
     bool write_blocked_ = false;
+    bool read_wants_write_ = false;  ///< an answer of TLS itself does not leave
     bool handshake_wants_write_ = false;
     bool sent_fin_ = false;
     bool overflowed_ = false;

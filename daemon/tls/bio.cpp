@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tls/bio.hpp"
 
+#include <algorithm>
 #include <cerrno>
 
 #include <sys/socket.h>
@@ -39,12 +40,19 @@ int bio_write(BIO* bio, const char* data, std::size_t size, std::size_t* written
 int bio_read(BIO* bio, char* data, std::size_t size, std::size_t* got) {
     BIO_clear_retry_flags(bio);
     SocketIo& io = io_of(bio);
+    if (io.allowance == 0) {  // the socket stays readable, so poll tells of the rest
+        *got = 0;
+        BIO_set_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY);
+        return 0;
+    }
     ssize_t n = 0;
     do
-        n = ::recv(io.fd, data, size, 0);
+        n = ::recv(io.fd, data, std::min(size, io.allowance), 0);
     while (n < 0 && errno == EINTR);
     if (n == 0)
         BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
+    if (n > 0)
+        io.allowance -= static_cast<std::size_t>(n);
     return finish(bio, io, n, got, BIO_FLAGS_READ, io.in);
 }
 

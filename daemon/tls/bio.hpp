@@ -11,6 +11,7 @@ namespace blkferry::tls {
 struct SocketIo {
     int fd = -1;
     int last_errno = 0;  ///< of the newest failed call
+    std::size_t allowance = 0;  ///< bytes that may still be received in this call; then it is as if none were there
     std::uint64_t in = 0;
     std::uint64_t out = 0;
 };

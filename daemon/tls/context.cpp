@@ -179,6 +179,7 @@ Result<TlsStream> TlsContext::wrap(Fd socket, std::string peer_text, bool may_en
         return ssl_fail(Errc::no_space, fmt::format("{}: cannot make a TLS connection", s->peer_text));
     BIO* raw = bio.release();
     SSL_set_bio(s->ssl.get(), raw, raw);  // takes the one reference for both directions
+    s->watch_messages();
     if (state_->role == Role::server)
         SSL_set_accept_state(s->ssl.get());
     else

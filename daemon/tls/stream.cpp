@@ -17,6 +17,14 @@ namespace blkferry::tls {
 namespace {
 
 constexpr std::size_t record_bytes_max = 16384;
+/// Received in a call beyond the plain bytes that it asks for: records' own bytes, and messages of TLS.
+constexpr std::size_t overhead_bytes_max = 64U << 10;
+/// A record costs about as much as some hundred bytes, whatever is in it.
+constexpr std::uint64_t records_per_call = 256;
+/// KeyUpdate, session tickets: a connection may bring so many, and one more for each of these bytes of data. Keys are good for 2^24
+/// records (RFC 8446, 5.5), so an honest peer changes them after some gigabytes at the soonest.
+constexpr std::uint64_t messages_max = 64;
+constexpr std::uint64_t bytes_per_message = 1ULL << 30;
 
 bool is_foreign_protocol(int reason) noexcept {
     switch (reason) {
@@ -54,6 +62,27 @@ const char* certificate_alert(int reason) noexcept {
 }
 
 }  // namespace
+
+void TlsStream::State::begin_call(std::size_t plain_bytes) noexcept {
+    ERR_clear_error();
+    io.last_errno = 0;
+    io.allowance = plain_bytes + overhead_bytes_max;
+}
+
+// Each costs new keys and perhaps an answer, and OpenSSL reads on behind it for as long as there are more: a peer that sends nothing
+// else would keep this end busy for ever with no byte for the caller. Said to be shut, OpenSSL takes nothing more, at once.
+void TlsStream::State::watch_messages() noexcept {
+    SSL_set_msg_callback(ssl.get(), [](int sent, int, int type, const void*, std::size_t, SSL* of, void* arg) {
+        auto& s = *static_cast<State*>(arg);
+        if (sent == 0 && type == SSL3_RT_HEADER)
+            ++s.records;
+        if (sent != 0 || type != SSL3_RT_HANDSHAKE || !s.established || ++s.messages <= messages_max + s.plain_in / bytes_per_message)
+            return;
+        s.flooded = true;
+        SSL_set_shutdown(of, SSL_RECEIVED_SHUTDOWN);
+    });
+    SSL_set_msg_callback_arg(ssl.get(), this);
+}
 
 Result<Step> TlsStream::State::protocol_failure() {
     if (!check.refusal.empty())
@@ -99,6 +128,13 @@ Result<Step> TlsStream::State::socket_failure() {
 }
 
 Result<Step> TlsStream::State::outcome(int ssl_result) {
+    if (flooded) {
+        failed = true;
+        ERR_clear_error();
+        return fail(Errc::invalid, fmt::format("{}: the peer sends TLS messages (KeyUpdate, session tickets) and no data: {} of them with {} "
+                                               "bytes of data, {} are allowed and one more a GiB",
+                                               peer_text, messages, plain_in, messages_max));
+    }
     switch (SSL_get_error(ssl.get(), ssl_result)) {
         case SSL_ERROR_NONE: return Step{};
         case SSL_ERROR_WANT_READ: return Step{Status::want_read, 0};
@@ -129,8 +165,7 @@ Result<Step> TlsStream::handshake() {
     State& s = *state_;
     if (s.established)
         return Step{};
-    ERR_clear_error();
-    s.io.last_errno = 0;
+    s.begin_call(0);
     const int r = SSL_do_handshake(s.ssl.get());
     if (r != 1)
         return s.outcome(r);
@@ -155,7 +190,9 @@ Result<Step> TlsStream::read(std::span<std::byte> out) {
     if (s.ended)
         return *s.ended;
     std::size_t total = 0;
-    while (total < out.size()) {
+    s.begin_call(out.size());
+    const std::uint64_t last = s.records + records_per_call;
+    while (total < out.size() && s.records < last) {
         std::size_t n = 0;
         ERR_clear_error();
         s.io.last_errno = 0;
@@ -179,6 +216,7 @@ Result<Step> TlsStream::write(std::span<const std::byte> data) {
     BLKFERRY_ASSERT(s.established);
     BLKFERRY_ASSERT(data.size() >= s.record_on_way);
     std::size_t total = 0;
+    s.begin_call(0);
     while (total < data.size()) {
         std::size_t n = 0;
         const std::size_t rest = data.size() - total;
@@ -207,8 +245,7 @@ Result<Step> TlsStream::shutdown() {
     State& s = *state_;
     if (!s.established || s.failed)
         return Step{};
-    ERR_clear_error();
-    s.io.last_errno = 0;
+    s.begin_call(0);
     const int r = SSL_shutdown(s.ssl.get());
     if (r >= 0)
         return Step{};
@@ -220,9 +257,11 @@ const std::string& TlsStream::peer_name() const noexcept {
     return state_->check.found ? state_->check.found->name : none;
 }
 Role TlsStream::peer_role() const noexcept { return state_->check.role; }
+bool TlsStream::flooded() const noexcept { return state_->flooded; }
 bool TlsStream::enrolling() const noexcept { return state_->check.enrolling; }
 const std::string& TlsStream::peer_serial() const noexcept { return state_->serial; }
 const std::string& TlsStream::peer_fingerprint() const noexcept { return state_->fingerprint; }
+std::uint64_t TlsStream::records_read() const noexcept { return state_->records; }
 std::uint64_t TlsStream::bytes_read() const noexcept { return state_->plain_in; }
 std::uint64_t TlsStream::bytes_written() const noexcept { return state_->plain_out; }
 std::uint64_t TlsStream::wire_bytes_read() const noexcept { return state_->io.in; }

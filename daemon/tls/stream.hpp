@@ -15,8 +15,8 @@ namespace blkferry::tls {
 
 enum class Status : std::uint8_t {
     done,        ///< `bytes` were moved (handshake and shutdown: finished)
-    want_read,   ///< nothing moved: call again when the socket is readable
-    want_write,  ///< nothing moved: call again when the socket is writable
+    want_read,   ///< nothing moved: call again when the socket is readable (it may be so now: a call takes a bounded amount)
+    want_write,  ///< nothing moved: call again when the socket is writable (read() too: an answer of TLS waits, nothing is read before)
     closed,      ///< the peer closed the connection (with or without close_notify)
 };
 
@@ -43,8 +43,8 @@ public:
     /// A client learns of the server's refusal at the first read, as Errc::denied.
     [[nodiscard]] Result<Step> handshake();
 
-    /// Fills `out` as far as data is there. `done` with bytes > 0; a span that was filled whole may leave data inside
-    /// (pending()), of which poll does not know.
+    /// Fills `out` as far as data is there, from a bounded number of records. `done` with bytes > 0 may leave data inside (pending()), of
+    /// which poll does not know.
     [[nodiscard]] Result<Step> read(std::span<std::byte> out);
     /// Sends as much of `data` as the socket takes; any size, large is good (256 KiB). After want_write or a partial write
     /// call again with the bytes that follow; they must be the same bytes as before, and at least as many
@@ -58,6 +58,8 @@ public:
     /// Of the peer; valid after the handshake.
     [[nodiscard]] const std::string& peer_name() const noexcept;
     [[nodiscard]] Role peer_role() const noexcept;
+    /// It was ended because the peer sent TLS messages (KeyUpdate, session tickets) without end.
+    [[nodiscard]] bool flooded() const noexcept;
     /// Server: the peer showed no certificate, because it wants one. Nothing but its request may be taken from it.
     [[nodiscard]] bool enrolling() const noexcept;
     /// Serial of the peer's certificate, upper-case hex; empty if there is none.
@@ -68,6 +70,8 @@ public:
     /// Plain bytes passed to and got from the caller.
     [[nodiscard]] std::uint64_t bytes_read() const noexcept;
     [[nodiscard]] std::uint64_t bytes_written() const noexcept;
+    /// Records received, the handshake's included.
+    [[nodiscard]] std::uint64_t records_read() const noexcept;
     /// Bytes on the socket, handshake and record overhead included.
     [[nodiscard]] std::uint64_t wire_bytes_read() const noexcept;
     [[nodiscard]] std::uint64_t wire_bytes_written() const noexcept;

@@ -123,6 +123,8 @@ Role TlsStream::peer_role() const noexcept { return state_->role; }
 const std::string& TlsStream::peer_fingerprint() const noexcept { return state_->fingerprint; }
 const std::string& TlsStream::peer_serial() const noexcept { return state_->fingerprint; }
 bool TlsStream::enrolling() const noexcept { return false; }
+bool TlsStream::flooded() const noexcept { return false; }
+std::uint64_t TlsStream::records_read() const noexcept { return 0; }  // a turn ends by bytes
 std::uint64_t TlsStream::bytes_read() const noexcept { return state_->in; }
 std::uint64_t TlsStream::bytes_written() const noexcept { return state_->out; }
 std::uint64_t TlsStream::wire_bytes_read() const noexcept { return state_->in; }
