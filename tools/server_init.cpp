@@ -19,7 +19,8 @@ namespace pki = tls::pki;
 namespace {
 
 constexpr const char* server_user = "blkferry";
-constexpr unsigned server_days = 3650;
+/// The server renews it by itself.
+constexpr unsigned server_days = 365;
 
 Result<std::string> filled_in(const ServerInitOptions& options, const std::string& name) {
     std::string text = config::default_server_file();

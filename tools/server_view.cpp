@@ -29,8 +29,14 @@ std::string server_status_text(const Json& status) {
     line("Listen", joined(part(status, "listen")));
     line("Store", fmt::format("{}, engine {}, {} free", printable(text(status, "store")), printable(text(status, "engine")),
                               human_bytes(number(status, "free_bytes"))));
-    std::vector<std::vector<std::string>> rows = {{"SOURCE", "PEER", "STATE", "LAG", "TO APPLY", "POINTS", "NEWEST POINT", "USED"}};
     std::string errors;
+    if (const Json& own = part(status, "certificate"); own.is_object()) {
+        line("TLS", fmt::format("certificate until {} UTC, {}", human_time(number(own, "not_after_ms")),
+                                flag(own, "renewable") ? "renewed by the server" : "made elsewhere"));
+        if (const std::string warning = text(own, "warning"); !warning.empty())
+            errors += fmt::format("ALARM: {}\n", printable(warning));
+    }
+    std::vector<std::vector<std::string>> rows = {{"SOURCE", "PEER", "STATE", "LAG", "TO APPLY", "POINTS", "NEWEST POINT", "USED"}};
     for (const Json& source : part(status, "sources")) {
         rows.push_back({printable(text(source, "source")),
                         flag(source, "connected") ? printable(text(source, "peer")) : has_number(source, "retired_ms") ? "retired" : "not connected",

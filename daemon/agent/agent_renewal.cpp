@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "tls/renewal.hpp"
+
 namespace blkferry::agent {
 
 namespace {
@@ -19,7 +21,7 @@ Renewal::Files Agent::certificate_files() const { return {config_.cert, config_.
 
 void Agent::renewal_tick(std::uint64_t now) {
     if (renewal_.writing || now < renewal_.not_before_ns || !session_->established() || !renewal_.offered ||
-        std::time(nullptr) < Renewal::due_s(tls_->not_before(), tls_->not_after()))
+        std::time(nullptr) < tls::renewal_due_s(tls_->not_before(), tls_->not_after()))
         return;
     renewal_.not_before_ns = now + answer_ns_max;
     auto request = Renewal::begin(certificate_files(), tls_->identity());
@@ -56,7 +58,7 @@ void Agent::certificate_reply(proto::CertReply reply) {
 
 void Agent::renewal_failed(const Error& why) {
     renewal_.asked.reset();
-    renewal_.not_before_ns = loop::Loop::now_ns() + Renewal::retry_s(tls_->not_before(), tls_->not_after()) * second_ns;
+    renewal_.not_before_ns = loop::Loop::now_ns() + tls::renewal_retry_s(tls_->not_before(), tls_->not_after()) * second_ns;
     if (renewal_.error != why.text)
         log_.warn("source={} event=renewal_failed not_after={} code={} error={}", config_.source, tls_->not_after(), to_string(why.code),
                   service::quote(why.text));
@@ -65,7 +67,7 @@ void Agent::renewal_failed(const Error& why) {
 
 control::Json Agent::certificate_status() const {
     return {{"not_after_ms", tls_->not_after() * 1000},
-            {"renew_ms", Renewal::due_s(tls_->not_before(), tls_->not_after()) * 1000},
+            {"renew_ms", tls::renewal_due_s(tls_->not_before(), tls_->not_after()) * 1000},
             {"renewed", renewal_.count},
             {"error", renewal_.error}};
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/renewal.hpp"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 #include "base/fd.hpp"
@@ -12,12 +10,7 @@ namespace blkferry::agent {
 
 namespace {
 constexpr std::size_t pem_bytes_max = 1U << 20;
-constexpr std::int64_t retry_s_max = 3600;
 }  // namespace
-
-std::uint64_t Renewal::retry_s(std::int64_t not_before, std::int64_t not_after) noexcept {
-    return static_cast<std::uint64_t>(std::clamp<std::int64_t>((not_after - not_before) / 60, 1, retry_s_max));
-}
 
 Result<tls::Request> Renewal::begin(const Files& files, const tls::Identity& identity) {
     if (files.one_file())

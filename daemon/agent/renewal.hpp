@@ -26,13 +26,6 @@ public:
         [[nodiscard]] bool one_file() const { return cert == key; }
     };
 
-    /// Seconds since 1970. When two thirds of the life are over.
-    [[nodiscard]] static std::int64_t due_s(std::int64_t not_before, std::int64_t not_after) noexcept {
-        return not_before + (not_after - not_before) / 3 * 2;
-    }
-    /// How long to wait after a failure: short-lived certificates are tried more often.
-    [[nodiscard]] static std::uint64_t retry_s(std::int64_t not_before, std::int64_t not_after) noexcept;
-
     /// The request to send, with its key. Reads and makes keys: not for long.
     [[nodiscard]] static Result<tls::Request> begin(const Files& files, const tls::Identity& identity);
     /// Checks what came back and swaps it in, durably. Waits for the disk.

@@ -68,6 +68,7 @@ struct ServerConfig {
     std::filesystem::path crl;           ///< empty: none
     std::filesystem::path pki;           ///< folder of the CA with which the server enrols sources; empty: it does not
     std::uint64_t certificate_life_ms = 0;
+    std::uint64_t server_certificate_life_ms = 0;
     std::filesystem::path audit_log;     ///< empty: audit.log in pki
     std::filesystem::path manifest_key;  ///< empty: the store makes a key of its own
     SnapshotEngine snapshot_engine = SnapshotEngine::automatic;

@@ -30,6 +30,9 @@ const std::vector<Key<S>> schema = {
     {"certificate_life", &S::certificate_life_ms, "\"90d\"", "", false,
      "How long the certificates live that this server makes. Agents renew theirs when two thirds of it are over; one that was away for "
      "longer than the rest has to be enrolled again.", Unit::span, {10'000, 3650ULL * 86'400'000, 1}},
+    {"server_certificate_life", &S::server_certificate_life_ms, "\"365d\"", "", false,
+     "How long the server's own certificate lives each time the server renews it, which it does when a third of its life is left, if `pki` is "
+     "the CA that made it. Else the server warns from 30 days before its end.", Unit::span, {10'000, 3650ULL * 86'400'000, 1}},
     {"audit_log", &S::audit_log, "\"\"", "", false,
      "File to which every event of tokens and certificates is appended, one JSON object a line; empty: audit.log in `pki`."},
     {"manifest_key", &S::manifest_key, "\"\"", "", false,

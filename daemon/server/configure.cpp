@@ -20,6 +20,7 @@ ServerOptions options_of(const config::ServerConfig& c) {
         o.tls.crl = c.crl.empty() ? c.pki / "ca.crl" : c.crl;
     }
     o.certificate_life_ms = c.certificate_life_ms;
+    o.server_certificate_life_ms = c.server_certificate_life_ms;
     o.control_socket = c.control_socket;
     o.sources_max = c.max_sources;
     o.admission.connections_max = 2 * c.max_sources + 64;  // a source may come again before its old connection is gone

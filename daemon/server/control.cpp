@@ -12,6 +12,7 @@
 #include "server/server.hpp"
 #include "server/verify_point.hpp"
 #include "store/export.hpp"
+#include "tls/renewal.hpp"
 
 namespace blkferry::server {
 
@@ -161,6 +162,7 @@ void Control::status(const Json& request, Reply reply) {
     reply.done({{"version", BLKFERRY_VERSION},
                 {"server", server_.tls().identity().name},
                 {"certificate_not_after_ms", server_.tls().not_after() * 1000},
+                {"certificate", certificate_status()},
                 {"listen", server_.options().listen},
                 {"ports", server_.ports()},
                 {"store", server_.options().store_dir.string()},
@@ -172,11 +174,25 @@ void Control::status(const Json& request, Reply reply) {
                   {"refused_admission", c.refused_admission},
                   {"refused_handshake", c.refused_tls},
                   {"refused_frames", c.refused_frames},
+                  {"refused_floods", c.refused_floods},
                   {"accept_pauses", c.accept_pauses},
                   {"connections", server_.sessions()}}},
-                  {"refused_floods", c.refused_floods},
                 {"enrolment", enrolment_status()},
                 {"sources", sources}});
+}
+
+Json Control::certificate_status() const {
+    const OwnCertificate& own = server_.own_certificate();
+    const auto from = server_.tls().not_before();
+    const auto to = server_.tls().not_after();
+    const auto now = static_cast<std::int64_t>(server_.clock().realtime_ns() / 1'000'000'000);
+    return {{"not_after_ms", to * 1000},
+            {"days_left", OwnCertificate::days_left(to, now)},
+            {"renewable", own.renewable},
+            {"renew_ms", own.renewable ? Json(tls::renewal_due_s(from, to) * 1000) : Json()},
+            {"renewed", own.renewed},
+            {"failed", own.failed},
+            {"warning", own.warning(from, to, now)}};
 }
 
 void Control::points(const Json& request, Reply reply) {

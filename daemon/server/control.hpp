@@ -33,6 +33,7 @@ private:
     void token_revoke(const control::Json& request, control::Reply reply);
     void revoke(const control::Json& request, control::Reply reply);
     [[nodiscard]] control::Json enrolment_status();
+    [[nodiscard]] control::Json certificate_status() const;
 
     Server& server_;
     std::uint64_t started_ns_;

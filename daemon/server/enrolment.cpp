@@ -2,8 +2,13 @@
 #include "server/enrolment.hpp"
 
 #include <algorithm>
+#include <cerrno>
+#include <unistd.h>
 
 #include <fmt/format.h>
+
+#include "base/fd.hpp"
+#include "tls/request.hpp"
 
 namespace blkferry::server {
 
@@ -12,6 +17,14 @@ namespace pki = tls::pki;
 namespace {
 /// A source that renews all the time fills the CA's folder: not before this part of a certificate's life.
 constexpr std::uint64_t renewals_per_life_max = 6;
+
+/// A request of a new key where key and certificate are one file, else of the key that is there.
+Result<tls::Request> request_of(const tls::Files& files, const tls::Identity& identity) {
+    if (files.cert == files.key)
+        return tls::make_request(identity);
+    BLKFERRY_TRY_ASSIGN(const std::string key, tls::read_key_file(files.key));
+    return tls::make_request(identity, key, files.key.string());
+}
 }  // namespace
 
 Result<void> Enrolment::prepare(const std::filesystem::path& dir) {
@@ -166,6 +179,25 @@ Result<std::string> Enrolment::grant_renewal(const proto::CertRequest& request, 
     renewed_ms_[name] = now;
     ++counters_.renewed;
     return std::move(made.cert_pem);
+}
+
+Result<void> Enrolment::renew_own(const tls::Files& files, const tls::Identity& identity, std::uint64_t life_ms) {
+    // Before anything is signed: what cannot be put in place should not be made again and again.
+    const std::filesystem::path dir = files.cert.has_parent_path() ? files.cert.parent_path() : std::filesystem::path(".");
+    if (::access(dir.c_str(), W_OK) != 0)
+        return fail_errno(errno, fmt::format("the server has to write {} to renew its certificate there", dir.string()));
+    const bool one_file = files.cert == files.key;
+    BLKFERRY_TRY_ASSIGN(const tls::Request request, request_of(files, identity));
+    BLKFERRY_TRY_ASSIGN(const auto made, pki::sign(options_.pki, request.csr_pem, identity, life_ms / 1000));
+    BLKFERRY_TRY_ASSIGN(const std::string ca, pki::ca_certificate(options_.pki));
+    BLKFERRY_TRY(tls::check_certificate(made.cert_pem, request.key_pem, ca, identity));
+    BLKFERRY_TRY(audit_.record("server-certificate-renewed", {{"server", identity.name}, {"serial", made.serial},
+                                                              {"not_after_ms", fmt::format("{}000", made.not_after)}}));
+    auto written = one_file ? write_file_durable(files.cert, request.key_pem + made.cert_pem, 0600)
+                            : write_file_durable(files.cert, made.cert_pem, 0644);
+    if (!written)
+        return std::unexpected(std::move(written).error().with("the server's new certificate cannot be put in place"));
+    return {};
 }
 
 Result<std::vector<std::string>> Enrolment::revoke(const std::string& source, const std::string& by) {

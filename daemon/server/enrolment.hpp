@@ -12,6 +12,7 @@
 #include "proto/enrolment.hpp"
 #include "server/audit.hpp"
 #include "server/tokens.hpp"
+#include "tls/context.hpp"
 #include "tls/pki.hpp"
 
 namespace blkferry::server {
@@ -61,6 +62,9 @@ public:
     /// That of a source in its session, which showed the certificate `serial` of `name`.
     [[nodiscard]] proto::CertReply renew(const proto::CertRequest& request, const std::string& name, const std::string& serial,
                                          const std::string& address);
+    /// A new certificate for this server itself, in place of the one in `files` and of the same identity: checked, in the audit file, swapped
+    /// in by one rename. On an error the old one stays.
+    [[nodiscard]] Result<void> renew_own(const tls::Files& files, const tls::Identity& identity, std::uint64_t life_ms);
     /// Revokes every certificate of a source and the tokens for it; gives the serials. Errc::not_found: it has none that is valid.
     [[nodiscard]] Result<std::vector<std::string>> revoke(const std::string& source, const std::string& by);
     /// Tells of tokens that expired.

@@ -27,6 +27,7 @@ struct ServerOptions {
     std::filesystem::path pki;                     ///< CA for enrolment; empty: none, and tls.crl is not in it
     std::filesystem::path audit;                   ///< file; with pki
     std::uint64_t certificate_life_ms = 90ULL * 86'400'000;
+    std::uint64_t server_certificate_life_ms = 365ULL * 86'400'000;  ///< of the server's own, when it is renewed
     std::filesystem::path control_socket;          ///< empty: none
     std::size_t sources_max = 1024;                ///< names that get a folder
     unsigned workers = 2;                          ///< apply threads

@@ -58,6 +58,7 @@ Result<void> Server::begin() {
         replicas_.emplace(name, std::make_shared<Replica>(around_, name)).first->second->open();
     read_retired(names);
     BLKFERRY_TRY(begin_enrolment());
+    BLKFERRY_TRY(look_at_own_certificate());
     if (!options_.control_socket.empty()) {
         BLKFERRY_TRY_ASSIGN(control_, Control::create(*this));
     }
@@ -71,6 +72,7 @@ Result<void> Server::begin() {
     for (const std::uint16_t port : listener_->ports())
         log_.info("server={} event=listening port={} store={} engine={} sources={}", tls_.identity().name, port,
                   quote(options_.store_dir.string()), store_->engine().name(), names.size());
+    certificate_tick();
     return {};
 }
 
@@ -197,10 +199,10 @@ void Server::on_ended(Session& session, const Error& why) {
     }
     if (why.code != Errc::closed && live.replica != nullptr)
         ++counters_.refused_frames;
-    // The session is on the call stack: it goes in the next round.
-    loop_.post([dead = std::move(live.session)]() mutable { dead.reset(); });
     if (session.stream().flooded())
         ++counters_.refused_floods;
+    // The session is on the call stack: it goes in the next round.
+    loop_.post([dead = std::move(live.session)]() mutable { dead.reset(); });
     maybe_stopped();
 }
 
@@ -210,6 +212,7 @@ void Server::tick() {
     look_at_disk();
     for (const auto& [name, replica] : replicas_)
         replica->tick();
+    certificate_tick();
     const std::uint64_t now = loop::Loop::now_ns();
     if (enrolment_ != nullptr && now - enrolment_swept_ns_ >= sweep_ns) {
         enrolment_swept_ns_ = now;
@@ -235,8 +238,9 @@ void Server::look_at_disk() {
 
 Result<void> Server::reload_tls() {
     BLKFERRY_TRY(tls_.reload());
+    own_.warned_ns = 0;
     end_revoked();
-    return {};
+    return look_at_own_certificate();
 }
 
 Result<void> Server::reconfigure(const ServerOptions& fresh) {
@@ -244,9 +248,10 @@ Result<void> Server::reconfigure(const ServerOptions& fresh) {
     tls_ = std::move(tls);
     options_ = fresh;
     admission_.set_limits(options_.admission);
+    own_.warned_ns = 0;
     end_revoked();
     look_at_disk();
-    return {};
+    return look_at_own_certificate();
 }
 
 void Server::stop(std::move_only_function<void()> done) {

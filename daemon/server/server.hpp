@@ -13,6 +13,7 @@
 #include "server/enrolment.hpp"
 #include "server/listener.hpp"
 #include "server/options.hpp"
+#include "server/own_certificate.hpp"
 #include "server/replica.hpp"
 #include "server/session.hpp"
 #include "server/worker_pool.hpp"
@@ -31,8 +32,8 @@ public:
         std::uint64_t accepted = 0;
         std::uint64_t refused_admission = 0;  ///< by a limit of connections
         std::uint64_t refused_tls = 0;        ///< TLS handshake failed
-        std::uint64_t refused_frames = 0;     ///< sessions ended by an ERROR of this end
         std::uint64_t refused_floods = 0;     ///< of these and of strangers: TLS messages without end
+        std::uint64_t refused_frames = 0;     ///< sessions ended by an ERROR of this end
         std::uint64_t accept_pauses = 0;
     };
 
@@ -59,6 +60,8 @@ public:
     [[nodiscard]] std::size_t sessions() const noexcept { return sessions_.size(); }
     [[nodiscard]] const ServerOptions& options() const noexcept { return options_; }
     [[nodiscard]] const tls::TlsContext& tls() const noexcept { return tls_; }
+    [[nodiscard]] const OwnCertificate& own_certificate() const noexcept { return own_; }
+    [[nodiscard]] const Clock& clock() const noexcept { return around_.clock; }
     [[nodiscard]] store::Store& store() noexcept { return *store_; }
     /// Free bytes of the store's file system at the last look.
     [[nodiscard]] std::uint64_t free_bytes() const noexcept { return free_bytes_; }
@@ -100,6 +103,9 @@ private:
     void certificate_reply(std::uint64_t id, const proto::CertReply& reply);
     std::size_t end_revoked();
     [[nodiscard]] Result<void> begin_enrolment();
+    [[nodiscard]] Result<void> look_at_own_certificate();
+    void certificate_tick();
+    void certificate_renewed(Result<void> result);
     [[nodiscard]] Result<void> first_frame(Live& live, const proto::FrameReader::View& view);
 
     [[nodiscard]] Result<void> on_frame(Session& session, const proto::FrameReader::View& view) override;
@@ -124,6 +130,7 @@ private:
     std::unique_ptr<Enrolment> enrolment_;
     std::unique_ptr<WorkerPool> enrolment_pool_;  ///< its jobs use enrolment_
     std::uint64_t enrolment_swept_ns_ = 0;
+    OwnCertificate own_;
     std::map<std::string, std::uint64_t> retired_;
     std::unique_ptr<Listener> listener_;
     std::unique_ptr<Control> control_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tls/request.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
@@ -89,6 +91,17 @@ Result<void> check_certificate(std::string_view cert_pem, std::string_view key_p
                                               X509_verify_cert_error_string(X509_STORE_CTX_get_error(context.get()))));
     }
     return {};
+}
+
+bool is_signed_by(std::string_view cert_pem, std::string_view ca_pem) {
+    const auto certs = parse_certs(cert_pem, "certificate");
+    const auto cas = parse_certs(ca_pem, "CA");
+    const bool found = certs && cas && std::ranges::any_of(*cas, [&](const CertPtr& ca) {
+        EVP_PKEY* key = X509_get0_pubkey(ca.get());
+        return key != nullptr && X509_verify(certs->front().get(), key) == 1;
+    });
+    ERR_clear_error();
+    return found;
 }
 
 Result<std::string> fingerprint_of_pem(std::string_view pem, std::string_view what) {

@@ -24,6 +24,8 @@ struct Request {
 /// What a CA answered is of use: `cert_pem` is `identity`'s, of the key, valid now, and signed by `ca_pem`.
 [[nodiscard]] Result<void> check_certificate(std::string_view cert_pem, std::string_view key_pem, std::string_view ca_pem,
                                              const Identity& identity);
+/// One of the CA's keys signed the first certificate of `cert_pem`, whatever its dates are; false also if one of them cannot be read.
+[[nodiscard]] bool is_signed_by(std::string_view cert_pem, std::string_view ca_pem);
 /// SHA-256 of the first certificate of a PEM text, lower-case hex.
 [[nodiscard]] Result<std::string> fingerprint_of_pem(std::string_view pem, std::string_view what);
 /// Reads a private key's file; refused if group or others have any right on it, as TlsContext does.

@@ -131,6 +131,7 @@ BOOST_AUTO_TEST_CASE(refusals_name_file_and_line) {
     server_refused("manifest_key = \"manifest.pem\"", "absolute");
     server_refused("pki = \"pki\"", "absolute");
     server_refused("certificate_life = \"5s\"", "10s");
+    server_refused("server_certificate_life = \"5s\"", "10s");
     server_refused("certificate_life = 90", "a time such as");
     server_refused("chunk = \"2GiB\"", "\"1GiB\"");
     BOOST_TEST(!parse_server("listen = []\n", "s"));
