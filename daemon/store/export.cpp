@@ -27,13 +27,35 @@ namespace {
 constexpr std::size_t open_chunks_max = 64;
 constexpr std::size_t piece_bytes = 1U << 20;
 
+/// A new file in `folder`, which belongs to the folder's owner: root reads stores too, and the server has to open it later.
+Result<Fd> create_owned(const std::filesystem::path& folder, const std::filesystem::path& path) {
+    BLKFERRY_TRY_ASSIGN(const Fd dir, open_file(folder, O_RDONLY | O_DIRECTORY));
+    BLKFERRY_TRY_ASSIGN(Fd fd, open_file(path, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW));
+    struct stat owner {};
+    if (::fstat(dir.get(), &owner) != 0)
+        return fail_errno(errno, folder.string());
+    if (owner.st_uid != ::geteuid() && ::fchown(fd.get(), owner.st_uid, owner.st_gid) != 0)
+        return fail_errno(errno, fmt::format("cannot give {} to the owner of {}", path.string(), folder.string()));
+    return fd;
+}
+
 /// Shared lock on <point>.lock: PointStore::remove() takes it exclusively.
 Result<Fd> hold_point(const std::filesystem::path& points, std::string_view name) {
     const auto path = points / (std::string(name) + ".lock");
-    BLKFERRY_TRY_ASSIGN(Fd fd, open_file(path, O_RDONLY | O_CREAT | O_NOFOLLOW));
-    if (::flock(fd.get(), LOCK_SH | LOCK_NB) != 0)
-        return fail(Errc::busy, fmt::format("recovery point {} is being removed", name));
-    return fd;
+    // Two turns: it may be created by another reader, or go with its point, between the two calls.
+    for (int turn = 0; turn < 2; ++turn) {
+        Result<Fd> fd = open_file(path, O_RDONLY | O_NOFOLLOW);
+        if (!fd && fd.error().sys_errno == ENOENT)
+            fd = create_owned(points, path);
+        if (!fd && (fd.error().sys_errno == EEXIST || fd.error().sys_errno == ENOENT) && turn == 0)
+            continue;
+        if (!fd)
+            return fd;
+        if (::flock(fd->get(), LOCK_SH | LOCK_NB) != 0)
+            return fail(Errc::busy, fmt::format("recovery point {} is being removed", name));
+        return fd;
+    }
+    return fail(Errc::busy, fmt::format("recovery point {} is being removed", name));
 }
 }  // namespace
 

@@ -52,7 +52,7 @@ def kernel_packages(name):
             new.rename(folder)
         return release, sorted(folder.glob("*.deb"))
 
-    with file_lock(CACHE / "debian.lock", "another test to fetch a kernel"):
+    with file_lock(CACHE / "debian-kernel.lock", "another test to fetch a kernel"):
         try:
             return fetched()
         except VmError:

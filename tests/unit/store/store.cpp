@@ -7,7 +7,9 @@
 #include <cstdlib>
 #include <fstream>
 
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -127,6 +129,37 @@ BOOST_AUTO_TEST_CASE(points_are_exported_catalogued_and_survive_a_rebuild) {
     BOOST_TEST(source->points().verify_chain(1, source->points().find("first")->hash()).has_value());
     BOOST_TEST(source->remove_point("first").has_value());
     BOOST_TEST(opened->catalogue().points("web1").value().empty());
+}
+
+// Root exports from the store of the server's user; the server opens the lock when it removes the point.
+BOOST_AUTO_TEST_CASE(what_root_leaves_in_a_store_is_its_owners) {
+    if (::geteuid() != 0) {
+        BOOST_TEST_MESSAGE("only root can give files away");
+        return;
+    }
+    const Folder folder;
+    const SystemClock clock;
+    const auto dir = folder.path / "store";
+    Model model(43, 1, 500);
+    auto opened = Store::open(dir, clock, options()).value();
+    auto source = opened->open_source("web1").value();
+    fill(*source, model, "first");
+    const auto points = Store::source_dir(dir, "web1") / "points";
+    const auto slot = source->points().find("first")->disks[0].slot;
+    constexpr uid_t nobody = 65534;
+    BOOST_REQUIRE(::chown(points.c_str(), nobody, nobody) == 0);
+    {
+        const auto reader = PointReader::open(Store::source_dir(dir, "web1"), "first", slot, &opened->signer());
+        const auto second = PointReader::open(Store::source_dir(dir, "web1"), "first", slot, &opened->signer());
+        BOOST_TEST(reader.has_value());
+        BOOST_TEST(second.has_value());
+        struct stat lock {};
+        BOOST_REQUIRE(::stat((points / "first.lock").c_str(), &lock) == 0);
+        BOOST_TEST(lock.st_uid == nobody);
+        BOOST_TEST(lock.st_gid == nobody);
+    }
+    BOOST_TEST(source->remove_point("first").has_value());
+    BOOST_TEST(!std::filesystem::exists(points / "first.lock"));
 }
 
 BOOST_AUTO_TEST_CASE(a_damaged_journal_makes_every_disk_be_compared_and_keeps_the_points) {
