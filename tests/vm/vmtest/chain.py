@@ -27,19 +27,20 @@ from .vm import free_port
 SOURCE = "guest"
 
 
-def program(name: str) -> str:
-    """Path of one of our programs in the build directory."""
-    path = BUILD / name
-    if not path.exists():
-        raise VmError(f"{path} is not built: run make")
-    return str(path)
+def program(name: str, folders: tuple[Path, ...] = (BUILD,)) -> str:
+    """Path of one of our programs: of the build directory, or of other folders."""
+    for folder in folders:
+        if (folder / name).exists():
+            return str(folder / name)
+    raise VmError(f"{folders[0] / name} is not built: run make")
 
 
 class Server:
-    """One blkferry-server process. Not thread-safe."""
+    """One blkferry-server process, of the programs in `folders`. Not thread-safe."""
 
-    def __init__(self, directory: Path, **settings: str | int):
+    def __init__(self, directory: Path, folders: tuple[Path, ...] = (BUILD,), **settings: str | int):
         self.directory = directory
+        self.folders = folders
         self.settings = settings
         self.port = free_port()
         # A socket path holds 107 bytes, so it does not go below the artefacts.
@@ -66,7 +67,7 @@ class Server:
         shutil.rmtree(self.run, ignore_errors=True)
 
     def _pki(self, *arguments: str) -> None:
-        done = subprocess.run([program("blkferry"), "pki", *arguments], capture_output=True, text=True,
+        done = subprocess.run([program("blkferry", self.folders), "pki", *arguments], capture_output=True, text=True,
                               check=False)
         if done.returncode != 0:
             raise VmError(f"blkferry pki {arguments[0]} failed: {done.stderr.strip()}")
@@ -83,7 +84,7 @@ class Server:
     def start(self) -> None:
         """Starts the process and waits until it answers on its control socket."""
         with open(self.directory / "server.log", "ab") as log:
-            self.process = subprocess.Popen([program("blkferry-server"), "--config",
+            self.process = subprocess.Popen([program("blkferry-server", self.folders), "--config",
                                              str(self.directory / "server.toml")],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + 60

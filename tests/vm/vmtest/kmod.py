@@ -68,15 +68,15 @@ def has_source() -> bool:
     return (REPO / "kmod/Kbuild").is_file() or (REPO / "kmod/Makefile").is_file()
 
 
-def build_module(kernel: Kernel, directory: str = "kmod") -> Path:
+def build_module(kernel: Kernel, directory: str = "kmod", source: Path | None = None) -> Path:
     """Directory with the modules of a directory of the repository, built for `kernel`; by default with blkferry.ko.
 
-    A failed build is a VmError with the first errors.
+    `source`: the same from a place elsewhere; the directory is then only its name. A failed build is a VmError with the first errors.
     """
     name = directory.replace("/", "-")
     target = RESULTS / kernel.name / name
     with file_lock(RESULTS / kernel.name / f".{name}.lock", "another build of the module"):
-        status, output = make(kernel, target, source=REPO / directory)
+        status, output = make(kernel, target, source=source or REPO / directory)
     if status != 0:
         errors = [line.replace(f"{target}/", f"{directory}/") for line in output.splitlines() if " error: " in line]
         raise VmError(f"{directory} does not build for kernel {kernel.name} ({kernel.release}): "
