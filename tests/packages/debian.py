@@ -21,6 +21,8 @@ SUITE = "bookworm"
 INCLUDE = ("systemd-sysv,udev,kmod,iproute2,initramfs-tools,dkms,linux-image-cloud-amd64,linux-headers-cloud-amd64,libblkid1,"
            "libfmt9,libisal2,liblz4-1,libnl-3-200,libnl-genl-3-200,libspdlog1.10-fmt9,libssl3,libstdc++6,libsqlite3-0,"
            "libtomlplusplus3,liburing2,libxxhash0,libzstd1,openssl,jq,e2fsprogs")
+# What a kernel and its headers need beyond that.
+KERNEL_NEEDS = ["linux-base", "pahole", "libdw1"]
 CLEAN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8",
                      "HOME": "/root"}
 
@@ -43,12 +45,13 @@ def kernel_packages(name):
     """Release of the newest kernel of that line of kernels.table, and its packages with its headers, cached."""
     def fetched():
         release, packages = newest(find_row(name), Apt())
-        folder = CACHE / f"debian-{SUITE}-{release}"
+        packages += KERNEL_NEEDS
+        folder = CACHE / f"debian-{SUITE}-{release}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:12]}"
         if not folder.exists():
             new = CACHE / f"debian-{SUITE}-kernel.new"
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
-            Apt().download([*packages, "linux-base"], new)
+            Apt().download(packages, new)
             new.rename(folder)
         return release, sorted(folder.glob("*.deb"))
 

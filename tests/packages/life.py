@@ -173,7 +173,7 @@ class Life:
             [ ! -d /sys/module/blkferry ]
             no command -v blkferry blkferry-agent
             [ -s /etc/blkferry/agent.toml ]
-            [ -s /var/lib/blkferry/agent/tls/source.pem ] || ls -lR /var/lib/blkferry/agent
+            [ -s "$(sed -n 's/^cert = "\\(.*\\)"/\\1/p' /etc/blkferry/agent.toml)" ]
             [ -z "$(find /lib/modules -name 'blkferry.ko*')" ]""")
         self.source.call("""apt-get -qq purge 'blkferry*'
             left_behind

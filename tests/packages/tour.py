@@ -103,6 +103,8 @@ class Tour:
                     "cat /srv/check.log; e2fsck -fn /srv/check.img\n"
                     f"[ \"$(debugfs -R 'cat /etc/hostname' /srv/check.img 2>/dev/null)\" = {SOURCE_NAME} ]\nrm /srv/check.img")
         said = server.call("cat /srv/check.log")
-        wrong = [line for line in said.splitlines() if re.search(r"FIXED|\? yes|Clear|[Ii]nvalid|corrupt|ERROR", line)]
+        # The counters of free blocks and inodes are not in ext4's journal: after any power cut they are counted anew.
+        said = re.sub(r"^Free (blocks|inodes) count wrong.*\nFix\? yes\n", "", said, flags=re.MULTILINE)
+        wrong = [line for line in said.splitlines() if re.search(r"\? yes|[Ii]nvalid|corrupt|ERROR|differences", line)]
         need(not wrong, "\n".join(wrong))
         return image
