@@ -79,7 +79,7 @@ Agent::~Agent() {
 /// A connection of its own to the same tracker, for a thread of its own; where writes are only marked there is none.
 Result<std::unique_ptr<capture::Tracker>> Agent::second_tracker(const AgentOptions& options) {
     if (options.tracker_socket.empty())
-        return capture::NetlinkTracker::open();
+        return capture::NetlinkTracker::open(options.opener.string());
     return capture::SocketTracker::connect(options.tracker_socket);
 }
 
@@ -88,7 +88,7 @@ Result<std::unique_ptr<capture::Tracker>> Agent::open_tracker() {
         return capture::SocketTracker::connect(options_.tracker_socket);
     const config::Capture how = options_.capture.value_or(config_.capture);
     if (how != config::Capture::ebpf) {
-        auto module = capture::NetlinkTracker::open();
+        auto module = capture::NetlinkTracker::open(options_.opener.string());
         // Only its absence leads to the fallback: a module that does not answer, or of another release, is to be put right.
         if (module || how == config::Capture::module || module.error().sys_errno != ENOENT)
             return module;

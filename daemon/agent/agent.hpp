@@ -40,6 +40,7 @@ struct AgentOptions {
     std::filesystem::path config_file;
     std::filesystem::path tracker_socket;  ///< of a producer; empty: as `capture` says
     std::optional<config::Capture> capture = {};  ///< instead of the configuration's
+    std::filesystem::path opener = {};            ///< socket of the opener; empty: this process talks to the module itself
 };
 
 /// The daemon: its disks, its session, and what its operator asks. One thread (the loop's) but for the pool.

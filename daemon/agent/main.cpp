@@ -4,6 +4,7 @@
 // Exit codes: 0 ended by a signal, 1 it cannot run (the log says why), 2 wrong usage or configuration.
 #include <cstdio>
 #include <string>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -19,6 +20,7 @@ using namespace blkferry;
 
 constexpr int exit_failure = 1;
 constexpr int exit_usage = 2;
+constexpr const char* opener_socket = "/run/blkferry/opener.sock";
 
 int usage_error(const Error& error) {
     std::fprintf(stderr, "blkferry-agent: %s\n", error.text.c_str());
@@ -75,11 +77,14 @@ int run(agent::AgentOptions options, const config::AgentConfig& config, service:
 int main(int argc, char** argv) {
     std::string config_file = config::agent_file;
     std::string tracker;
+    std::string opener;
     bool check = false;
     CLI::App app("Ships the writes of protected disks to a blkferry server.", "blkferry-agent");
     app.add_option("--config", config_file, "Configuration file")->capture_default_str();
     app.add_option("--tracker", tracker, "How writes are seen, instead of `capture` in the configuration: 'module', 'ebpf', or 'socket:PATH' of a producer "
                                    "(tests)");
+    app.add_option("--opener", opener, "Socket of the opener, which opens rings and asks the module for this process. Without it " +
+                                           std::string(opener_socket) + ", if that is there and the agent is not root");
     app.add_flag("--check", check, "Check the configuration and exit");
     app.set_version_flag("--version", "blkferry-agent " BLKFERRY_VERSION);
     try {
@@ -89,6 +94,9 @@ int main(int argc, char** argv) {
     }
     agent::AgentOptions options;
     options.config_file = config_file;
+    options.opener = opener;
+    if (opener.empty() && ::geteuid() != 0 && ::access(opener_socket, F_OK) == 0)
+        options.opener = opener_socket;
     if (tracker.starts_with("socket:"))
         options.tracker_socket = tracker.substr(7);
     else if (tracker == "module")

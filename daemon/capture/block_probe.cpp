@@ -63,7 +63,7 @@ std::string last_words() {
 
 std::unexpected<Error> refuse(int err, std::string_view what) {
     const Errc code = err == EPERM || err == EACCES ? Errc::denied : Errc::unsupported;
-    const std::string advice = code == Errc::denied ? "; CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, are needed" : "";
+    const std::string advice = code == Errc::denied ? "; CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, are needed; how the service gets it: blkferry-agent(8), WITHOUT THE MODULE" : "";
     return std::unexpected(Error{code, err, fmt::format("eBPF tracking cannot begin: {}: {}{}{}", what, fail_errno(err, "").error().text,
                                                         advice, last_words())});
 }

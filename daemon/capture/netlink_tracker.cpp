@@ -3,10 +3,8 @@
 
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -21,7 +19,7 @@
 #include <blkferry.h>
 
 #include "capture/block_device.hpp"
-#include "capture/module_advice.hpp"
+#include "capture/module_channel.hpp"
 #include "capture/netlink_reply.hpp"
 
 namespace blkferry::capture {
@@ -29,10 +27,6 @@ namespace blkferry::capture {
 using netlink::Attrs;
 
 namespace {
-
-constexpr int receive_seconds_max = 60;  // beyond every bounded wait of the module
-constexpr int udev_tries_max = 500;
-constexpr long udev_pause_ns = 10'000'000;
 
 struct NlSockFree {
     void operator()(nl_sock* s) const noexcept { nl_socket_free(s); }
@@ -57,18 +51,6 @@ Result<NlSock> open_socket() {
     if (const int r = genl_connect(s.get()); r < 0)
         return fail_nl(r, "cannot connect to generic netlink");
     return s;
-}
-
-/// Opens the node of a ring that was just made. An agent that is not root may open it once udev gave it to the agent's user,
-/// which is a matter of milliseconds after the node appeared: until then open(2) is repeated, for five seconds at most.
-Result<Fd> open_node(const std::string& path) {
-    auto fd = open_file(path, O_RDWR);
-    for (int i = 0; i < udev_tries_max && !fd && fd.error().sys_errno == EACCES && ::geteuid() != 0; ++i) {
-        const timespec pause{0, udev_pause_ns};
-        ::nanosleep(&pause, nullptr);
-        fd = open_file(path, O_RDWR);
-    }
-    return fd;
 }
 
 /// One received datagram; null data and ok: not from the kernel, look again.
@@ -98,9 +80,8 @@ Datagram receive(nl_sock* s) {
 }  // namespace
 
 struct NetlinkTracker::Impl {
-    NlSock control;
+    std::unique_ptr<ModuleChannel> channel;
     NlSock events;
-    int family = 0;
     std::uint32_t sequence = 0;
 
     static Result<void> put(const NlMsg& m, blkferry_attr attr, const void* data, std::size_t bytes) {
@@ -115,7 +96,7 @@ struct NetlinkTracker::Impl {
 
     Result<NlMsg> message(blkferry_cmd cmd, int flags) {
         NlMsg m(nlmsg_alloc_size(32U << 10));
-        if (!m || genlmsg_put(m.get(), NL_AUTO_PORT, ++sequence, family, 0, flags | NLM_F_REQUEST,
+        if (!m || genlmsg_put(m.get(), NL_AUTO_PORT, ++sequence, channel->family(), 0, flags | NLM_F_REQUEST,
                               static_cast<std::uint8_t>(cmd), BLKFERRY_GENL_VERSION) == nullptr)
             return fail_errno(ENOMEM, "cannot build a netlink message");
         return m;
@@ -128,17 +109,16 @@ struct NetlinkTracker::Impl {
 
     /// Sends a request and gives every answer to `each` until the acknowledgement (or the end of the dump) came.
     template <class Each>
-    Result<void> call(const NlMsg& m, std::string_view what, Each each) {
-        if (const int r = nl_send_auto(control.get(), m.get()); r < 0)
-            return fail_nl(r, what);
+    Result<void> call(const NlMsg& m, std::string_view what, Each each, int fd = -1) {
+        nlmsghdr* head = nlmsg_hdr(m.get());
+        if (auto sent = channel->send({static_cast<std::byte*>(static_cast<void*>(head)), head->nlmsg_len}, fd); !sent)
+            return std::unexpected(std::move(sent).error().with(what));
         Result<void> parsed;
         for (;;) {
-            Datagram d = receive(control.get());
-            if (d.nl_error == -NLE_AGAIN)
-                return fail(Errc::timeout, fmt::format("{}: the module did not answer in {} s", what, receive_seconds_max));
-            if (d.nl_error != 0)
-                return fail_nl(d.nl_error, what);
-            netlink::Messages messages(d.span());
+            auto datagram = channel->receive();
+            if (!datagram)
+                return std::unexpected(std::move(datagram).error().with(what));
+            netlink::Messages messages(*datagram);
             while (nlmsghdr* h = messages.next()) {
                 if (h->nlmsg_seq != sequence)
                     continue;  // the answer to a request that timed out
@@ -149,7 +129,7 @@ struct NetlinkTracker::Impl {
                     return parsed;
                 }
                 Attrs attrs{};
-                if (h->nlmsg_type != family || !netlink::parse_attrs(h, attrs))
+                if (h->nlmsg_type != channel->family() || !netlink::parse_attrs(h, attrs))
                     parsed = fail(Errc::corrupt, fmt::format("{}: the module's answer is malformed", what));
                 else if (parsed)
                     parsed = each(attrs);
@@ -171,12 +151,12 @@ struct NetlinkTracker::Impl {
             return fail(Errc::corrupt, fmt::format("{}: the module gave no number", what));
         return value;
     }
-    Result<DiskInfo> call_disk(const NlMsg& m, std::string_view what) {
+    Result<DiskInfo> call_disk(const NlMsg& m, std::string_view what, int fd = -1) {
         Result<DiskInfo> disk = fail(Errc::corrupt, fmt::format("{}: the module described no disk", what));
         BLKFERRY_TRY(call(m, what, [&](const Attrs& attrs) {
             disk = netlink::parse_disk(attrs);
             return Result<void>();
-        }));
+        }, fd));
         return disk;
     }
     Result<void> ranges(blkferry_cmd cmd, std::string_view what, std::uint32_t disk, std::span<const Extent> part,
@@ -197,18 +177,9 @@ struct NetlinkTracker::Impl {
 NetlinkTracker::NetlinkTracker(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 NetlinkTracker::~NetlinkTracker() = default;
 
-Result<std::unique_ptr<NetlinkTracker>> NetlinkTracker::open() {
+Result<std::unique_ptr<NetlinkTracker>> NetlinkTracker::open(const std::string& opener) {
     auto impl = std::make_unique<Impl>();
-    BLKFERRY_TRY_ASSIGN(impl->control, open_socket());
-    impl->family = genl_ctrl_resolve(impl->control.get(), BLKFERRY_GENL_NAME);
-    if (impl->family < 0)
-        return fail_errno(ENOENT, fmt::format("the kernel has no netlink family 'blkferry'; {}", module_advice()));
-    const int fd = nl_socket_get_fd(impl->control.get());
-    const int on = 1;
-    const timeval limit{receive_seconds_max, 0};
-    if (::setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof(on)) != 0 ||
-        ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) != 0)
-        return fail_errno(errno, "cannot set up the netlink socket");
+    BLKFERRY_TRY_ASSIGN(impl->channel, opener.empty() ? ModuleChannel::direct() : ModuleChannel::through_opener(opener));
     std::unique_ptr<NetlinkTracker> tracker(new NetlinkTracker(std::move(impl)));
     BLKFERRY_TRY_ASSIGN(const TrackerInfo info, tracker->info());
     if (info.abi != BLKFERRY_ABI_VERSION)
@@ -264,7 +235,7 @@ Result<DiskInfo> NetlinkTracker::attach(const AttachRequest& request) {
         BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_DESCS, *request.descs));
     if (request.inline_max)
         BLKFERRY_TRY(Impl::put(m, BLKFERRY_A_INLINE_MAX, *request.inline_max));
-    return impl_->call_disk(m, fmt::format("attach device {}:{}", request.dev >> 32, request.dev & 0xffffffffU));
+    return impl_->call_disk(m, fmt::format("attach device {}:{}", request.dev >> 32, request.dev & 0xffffffffU), device.get());
 }
 
 Result<std::uint64_t> NetlinkTracker::detach(std::uint32_t disk) {
@@ -276,7 +247,7 @@ Result<RingMemory> NetlinkTracker::open_ring(std::uint32_t disk) {
     const std::string path = fmt::format("/dev/blkferry/{}", disk);
     BLKFERRY_TRY_ASSIGN(const DiskInfo info, disk_get(disk));
     RingMemory ring;
-    BLKFERRY_TRY_ASSIGN(ring.poll, open_node(path));
+    BLKFERRY_TRY_ASSIGN(ring.poll, impl_->channel->open_ring(disk));
     const int fd = ring.poll.get();
     const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
     BLKFERRY_TRY_ASSIGN(ring.ctl, Mapping::map(fd, page, PROT_READ, BLKFERRY_MMAP_OFFSET(BLKFERRY_REGION_CTL), path));
@@ -378,7 +349,7 @@ Result<std::vector<TrackerEvent>> NetlinkTracker::read_events() {
         netlink::Messages messages(d.span());
         while (nlmsghdr* h = messages.next()) {
             Attrs attrs{};
-            if (h->nlmsg_type != impl_->family || !netlink::parse_attrs(h, attrs))
+            if (h->nlmsg_type != impl_->channel->family() || !netlink::parse_attrs(h, attrs))
                 continue;
             BLKFERRY_TRY_ASSIGN(const TrackerEvent e, netlink::parse_event(attrs));
             out.push_back(e);

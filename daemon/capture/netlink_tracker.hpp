@@ -2,17 +2,19 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "capture/tracker.hpp"
 
 namespace blkferry::capture {
 
-/// The module behind generic netlink family "blkferry" and /dev/blkferry/<disk id>. Needs CAP_SYS_ADMIN.
+/// The module behind generic netlink family "blkferry" and /dev/blkferry/<disk id>. Needs CAP_SYS_ADMIN, or the opener.
 /// Replies are parsed strictly: a missing or malformed attribute is Errc::corrupt; attributes of newer modules are ignored.
 class NetlinkTracker final : public Tracker {
 public:
     /// Errc::not_found (ENOENT) if the module is not loaded; Errc::unsupported if it speaks another ABI.
-    [[nodiscard]] static Result<std::unique_ptr<NetlinkTracker>> open();
+    /// `opener`: socket of the process that has the capability (ModuleChannel::through_opener()); empty: this one has it.
+    [[nodiscard]] static Result<std::unique_ptr<NetlinkTracker>> open(const std::string& opener = {});
     ~NetlinkTracker() override;
 
     [[nodiscard]] Result<TrackerInfo> info() override;

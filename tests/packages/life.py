@@ -29,9 +29,12 @@ class Life:
             [ "$(stat -c '%U %a' /var/lib/blkferry/server)" = "blkferry 700" ]
             [ "$(stat -c '%U %a' /var/lib/blkferry/pki/ca.key)" = "blkferry 600" ]
             no sh -c "journalctl -q -u blkferry-server --no-pager | grep -E 'event=few-descriptors|level=error'" """)
-        # CAP_SYS_ADMIN alone
-        self.source.call("""[ "$(capabilities blkferry-agent)" = "0000000000200000 blkferry-agent" ]
-            [ "$(stat -c '%U %a' /dev/blkferry/0)" = "blkferry-agent 600" ]
+        # CAP_SYS_ADMIN alone, and for the opener alone
+        self.source.call("""[ "$(capabilities blkferry-agent)" = "0000000000000000 blkferry-agent" ]
+            [ "$(capabilities blkferry-opener)" = "0000000000200000 root" ]
+            [ "$(stat -c '%U %a' /run/blkferry/opener.sock)" = "blkferry-agent 600" ]
+            [ "$(stat -c '%U %a' /dev/blkferry/0)" = "root 600" ]
+            no sh -c "journalctl -q -u blkferry-opener --no-pager | grep -E 'event=refused|level=error'"
             key=$(sed -n 's/^key = "\\(.*\\)"/\\1/p' /etc/blkferry/agent.toml)
             [ "$(stat -c '%U %a' "$key")" = "blkferry-agent 600" ]""")
 

@@ -11,7 +11,7 @@ status() { set +e; "$@" >"$dir/out" 2>"$dir/err"; rc=$?; set -e; echo "$rc"; }
 [ "$(status "$agent" --version)" = 0 ] || fail "--version"
 grep -q '^blkferry-agent [0-9]' "$dir/out" || fail "--version does not tell a version"
 [ "$(status "$agent" --help)" = 0 ] || fail "--help"
-for option in --config --tracker --check --version; do
+for option in --config --tracker --opener --check --version; do
     grep -q -- "$option" "$dir/out" || fail "--help does not mention $option"
 done
 [ "$(status "$agent" --no-such-option)" = 2 ] || fail "an unknown option is accepted"
