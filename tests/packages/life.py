@@ -153,7 +153,7 @@ class Life:
             journalctl -q -b -u blkferry-agent --no-pager -o cat | grep state=RESCAN
             no sh -c 'journalctl -q -b -u blkferry-agent --no-pager -o cat | grep state=INITIAL_SYNC'
             echo "compared $(status counters.resync_bytes) $(status counters.resync_shipped_bytes)" """, timeout_s=3600)
-        compared, shipped = map(int, re.search(r"^compared (\d+) (\d+)$", said, re.MULTILINE)[1].split())
+        compared, shipped = map(int, re.search(r"^compared (\d+) (\d+)$", said, re.MULTILINE).groups())
         size = int(self.source.call(f"echo $(($(blockdev --getsize64 /dev/vda) + $(blockdev --getsize64 {DATA})))"))
         need(compared >= size, f"{compared} of {size} bytes were compared")
         need(shipped < size // 10, f"{shipped} of {size} bytes were shipped, though most did not differ")
