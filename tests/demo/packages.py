@@ -9,7 +9,7 @@ from pathlib import Path
 from vmtest.paths import BUILD, REPO, VmError
 
 PACKAGES = ("blkferry", "blkferry-agent", "blkferry-server", "blkferry-dkms")
-BUILT = ("blkferry", "blkferry-agent", "blkferry-server", "blkferry-nbdkit-plugin")
+BUILT = ("blkferry", "blkferry-agent", "blkferry-opener", "blkferry-server", "blkferry-nbdkit-plugin")
 # What build-deb packs besides the programs.
 PACKED = ("packaging", "kmod", "dkms", "docs", "README.md")
 
