@@ -19,11 +19,10 @@
 #include "latency.h"
 #include "ring.h"
 
-static __always_inline u16 bf_op(const struct bio *bio)
+/* Of the operations that are no plain writes; 0: not one of the contract. */
+static noinline u16 bf_op_rare(const struct bio *bio)
 {
 	switch (bio_op(bio)) {
-	case REQ_OP_WRITE:
-		return BLKFERRY_OP_WRITE;
 	case REQ_OP_WRITE_ZEROES:
 		return BLKFERRY_OP_ZEROES;
 	case REQ_OP_DISCARD:
@@ -127,8 +126,7 @@ static noinline void bf_record_dirty(struct bf_disk *d, const struct bio *bio,
 		else if (bio->bi_iter.bi_size > d->inline_max)
 			bf_count(d, BLKFERRY_C_OVERSIZE, 1);
 	}
-	bf_count(d, BLKFERRY_C_DIRTY_OPS, 1);
-	bf_count(d, BLKFERRY_C_DIRTY_SECTORS, desc->nr_sectors);
+	bf_count_op(d, BLKFERRY_C_DIRTY_OPS, BLKFERRY_C_DIRTY_SECTORS, desc->nr_sectors);
 	bf_disk_mark(d, desc->sector, desc->nr_sectors);
 	desc->state = BLKFERRY_D_DIRTY;
 	bf_disk_gap(d, desc->seq);
@@ -156,7 +154,7 @@ static __always_inline void bf_arm(struct bf_disk *d, struct bf_entry *e, enum b
 	WRITE_ONCE(e->born, (u32)jiffies);
 	e->kind = kind;
 	e->parity = parity;
-	d->inflight[parity]++;
+	++*bf_disk_inflight(d, parity);
 	bf_inflight_arm(e, bio->bi_iter.bi_size);
 }
 
@@ -164,8 +162,6 @@ static __always_inline void bf_arm(struct bf_disk *d, struct bf_entry *e, enum b
 static __always_inline void bf_arm_dirty(struct bf_disk *d, struct bf_entry *e,
 					 const struct bio *bio, u64 sector, u32 nr)
 {
-	if (unlikely(!e))
-		return;
 	e->sector = sector;
 	e->nr_sectors = nr;
 	bf_arm(d, e, BF_KIND_DIRTY, bio);
@@ -190,11 +186,11 @@ static __always_inline struct blkferry_desc *bf_record(struct bf_disk *d, struct
 	desc->nr_sectors = nr;
 	desc->data_len = len;
 	desc->op = op;
-	bf_count(d, BLKFERRY_C_OPS, 1);
-	bf_count(d, BLKFERRY_C_SECTORS, nr);
+	bf_count_op(d, BLKFERRY_C_OPS, BLKFERRY_C_SECTORS, nr);
 	if (unlikely(dirty)) {
 		bf_record_dirty(d, bio, desc);
-		bf_arm_dirty(d, e, bio, sector, nr);
+		if (e)
+			bf_arm_dirty(d, e, bio, sector, nr);
 	} else {
 		if (likely(len))
 			bf_ring_take(&d->ring, pos, len);
@@ -235,7 +231,7 @@ static __always_inline void bf_capture_any(struct bf_disk *d, struct bio *bio)
 	u32 nr = bio->bi_iter.bi_size >> SECTOR_SHIFT, len = 0;
 	struct blkferry_desc *desc = NULL;
 	struct bf_entry *e;
-	u16 op = bf_op(bio);
+	u16 op = BLKFERRY_OP_WRITE;
 	unsigned long flags;
 	bool dirty = false;
 
@@ -253,13 +249,17 @@ static __always_inline void bf_capture_any(struct bf_disk *d, struct bio *bio)
 		dirty = true;
 	}
 	e = bf_claim(d, bio);
-	if (likely(op == BLKFERRY_OP_WRITE)) {
+	if (likely(bio_op(bio) == REQ_OP_WRITE)) {
 		len = nr << SECTOR_SHIFT;
 		if (unlikely(len > d->inline_max || bio_has_crypt_ctx(bio)))
 			dirty = true;
-	} else if (unlikely(!op)) {
-		op = BLKFERRY_OP_WRITE;
-		dirty = true;
+	} else {
+		u16 rare = bf_op_rare(bio);
+
+		if (rare)
+			op = rare;
+		else
+			dirty = true;
 	}
 	if (unlikely(dirty || !e)) {
 		dirty = true;
@@ -277,10 +277,10 @@ static __always_inline void bf_capture_any(struct bf_disk *d, struct bio *bio)
 	}
 	if (unlikely(!desc)) {
 		if (likely(d->state == BLKFERRY_BITMAP)) {
-			bf_count(d, BLKFERRY_C_DIRTY_OPS, 1);
-			bf_count(d, BLKFERRY_C_DIRTY_SECTORS, nr);
+			bf_count_op(d, BLKFERRY_C_DIRTY_OPS, BLKFERRY_C_DIRTY_SECTORS, nr);
 			bf_disk_mark_one(d, sector, nr);
-			bf_arm_dirty(d, e, bio, sector, nr);
+			if (e)
+				bf_arm_dirty(d, e, bio, sector, nr);
 		} else if (e) {
 			bf_inflight_free(e);
 		}
@@ -310,24 +310,24 @@ static noinline void bf_capture_bitmap(struct bf_disk *d, struct bio *bio)
 	struct bf_entry *e;
 	unsigned long flags;
 
-	if (unlikely(!nr || sector + nr > d->nr_sectors)) {
-		bf_capture_ring(d, bio);
-		return;
-	}
-	e = bf_claim(d, bio);
+	if (unlikely(!nr || sector + nr > d->nr_sectors))
+		goto any;
+	e = bf_inflight_claim(bio);
+	if (unlikely(!e))
+		goto any;
 	flags = bf_lock(d);
 	if (unlikely(d->state != BLKFERRY_BITMAP)) {
 		bf_unlock(d, flags);
-		if (e)
-			bf_inflight_free(e);
-		bf_capture_ring(d, bio);
-		return;
+		bf_inflight_free(e);
+		goto any;
 	}
-	bf_count(d, BLKFERRY_C_DIRTY_OPS, 1);
-	bf_count(d, BLKFERRY_C_DIRTY_SECTORS, nr);
+	bf_count_op(d, BLKFERRY_C_DIRTY_OPS, BLKFERRY_C_DIRTY_SECTORS, nr);
 	bf_disk_mark_one(d, sector, nr);
 	bf_arm_dirty(d, e, bio, sector, nr);
 	bf_unlock(d, flags);
+	return;
+any:
+	bf_capture_ring(d, bio);
 }
 
 /* One of a few, for the histogram. */

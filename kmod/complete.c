@@ -95,7 +95,7 @@ static __always_inline void bf_end_desc(struct bf_disk *d, struct bf_entry *e,
 static __always_inline void bf_end_no_desc(struct bf_disk *d, struct bf_entry *e)
 {
 	if (likely(e->kind == BF_KIND_DIRTY)) {
-		d->inflight[e->parity]--;
+		--*bf_disk_inflight(d, e->parity);
 		/* a gap is open since its submit, and was not closed: it is in flight */
 		if (likely(d->state == BLKFERRY_BITMAP)) {
 			bf_disk_mark_one(d, e->sector, e->nr_sectors);
@@ -124,7 +124,7 @@ static __always_inline void bf_end_ring_entry(struct bf_disk *d, struct bf_entry
 {
 	unsigned long flags = bf_lock(d);
 
-	d->inflight[e->parity]--;
+	--*bf_disk_inflight(d, e->parity);
 	bf_end_desc(d, e, how);
 	if (unlikely(why != BF_WHY_NONE))
 		bf_count(d, why, 1);

@@ -180,13 +180,25 @@ static __always_inline void bf_unlock(struct bf_disk *d, unsigned long flags) __
 #endif
 }
 
+/* Under the lock: how many writes are in flight in an epoch. */
+static __always_inline u32 *bf_disk_inflight(struct bf_disk *d, u32 parity)
+{
+	return &d->inflight[parity & 1];
+}
+
+/* The map's block of a sector.  The mask tells a checking compiler what is so anyway. */
+static __always_inline u64 bf_disk_block(const struct bf_disk *d, u64 sector)
+{
+	return sector >> (d->map_shift & 63);
+}
+
 /* Under the lock: bf_disk_mark() of a range on the disk, mostly of one block. */
 static __always_inline void bf_disk_mark_one(struct bf_disk *d, u64 sector, u32 nr)
 {
-	u64 block = sector >> d->map_shift;
+	u64 block = bf_disk_block(d, sector);
 	u64 *w, bit;
 
-	if (unlikely(d->map.moving || block != (sector + nr - 1) >> d->map_shift)) {
+	if (unlikely(d->map.moving || block != bf_disk_block(d, sector + nr - 1))) {
 		bf_disk_mark(d, sector, nr);
 		return;
 	}
@@ -220,6 +232,16 @@ static inline bool bf_decode_dev(u64 wire, dev_t *dev)
 static __always_inline void bf_count(struct bf_disk *d, enum blkferry_counter c, u64 n)
 {
 	d->ctl->counters[c] += n;
+}
+
+/* Under the lock: one more operation, of nr sectors. */
+static __always_inline void bf_count_op(struct bf_disk *d, enum blkferry_counter ops,
+					enum blkferry_counter sectors, u32 nr)
+{
+	u64 *counters = d->ctl->counters;
+
+	counters[ops]++;
+	counters[sectors] += nr;
 }
 
 #endif /* BF_DISK_H */

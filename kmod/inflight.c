@@ -19,15 +19,20 @@ struct bf_inflight bf_inflight;
 int bf_inflight_init(void)
 {
 	u32 n = roundup_pow_of_two(clamp(inflight_entries, BF_INFLIGHT_MIN, BF_INFLIGHT_MAX));
+	u32 i;
 
 	inflight_entries = n;
 	bf_inflight.shift = 64 - ilog2(n / BF_BUCKET);
 	bf_inflight.keys = vzalloc(array_size(n, sizeof(*bf_inflight.keys)));
 	bf_inflight.entries = vzalloc(array_size(n, sizeof(*bf_inflight.entries)));
-	if (bf_inflight.keys && bf_inflight.entries)
-		return 0;
-	bf_inflight_exit();
-	return -ENOMEM;
+	if (!bf_inflight.keys || !bf_inflight.entries) {
+		bf_inflight_exit();
+		return -ENOMEM;
+	}
+	BUILD_BUG_ON(sizeof(struct bf_entry) > 64);
+	for (i = 0; i < n; i++)
+		bf_inflight.entries[i].slot = &bf_inflight.keys[i];
+	return 0;
 }
 
 void bf_inflight_exit(void)

@@ -37,6 +37,7 @@ enum bf_kind {
 struct bf_entry {
 	atomic64_t word;
 	unsigned long key;		/* copy of the slot's key */
+	unsigned long *slot;		/* where the key is; constant */
 	struct bf_disk *disk;
 	struct blkferry_desc *desc;	/* BF_KIND_RING */
 	u64 sector;			/* all others */
@@ -64,10 +65,12 @@ u32 bf_inflight_size(void);
 struct bf_entry *bf_inflight_claim_slow(const struct bio *bio, struct bf_entry **old);
 struct bf_entry *bf_inflight_find_alt(const struct bio *bio);
 
-/* Index of the first slot of a bio's bucket. */
+/* Index of the first slot of a bio's bucket.  The mask tells a checking compiler what is so anyway. */
 static __always_inline u32 bf_inflight_bucket(const struct bio *bio)
 {
-	return (u32)((u64)(unsigned long)bio * GOLDEN_RATIO_64 >> bf_inflight.shift) * BF_BUCKET;
+	u64 hash = (u64)(unsigned long)bio * GOLDEN_RATIO_64;
+
+	return (u32)(hash >> (bf_inflight.shift & 63)) * BF_BUCKET;
 }
 
 static __always_inline struct bf_entry *bf_inflight_scan(u32 first, const struct bio *bio)
@@ -94,11 +97,6 @@ static __always_inline struct bf_entry *bf_inflight_find(const struct bio *bio)
 	return NULL;
 }
 
-static __always_inline unsigned long *bf_inflight_key(const struct bf_entry *e)
-{
-	return &bf_inflight.keys[e - bf_inflight.entries];
-}
-
 /*
  * A slot for a bio that is about to be submitted, not armed yet.  NULL: its
  * bucket is not simply free, ask bf_inflight_claim_slow().
@@ -108,6 +106,7 @@ static __always_inline struct bf_entry *bf_inflight_claim(const struct bio *bio)
 	unsigned long key = (unsigned long)bio, zero = 0;
 	u32 first = bf_inflight_bucket(bio);
 	unsigned long *keys = &bf_inflight.keys[first];
+	struct bf_entry *e;
 
 	BUILD_BUG_ON(BF_BUCKET != 4);
 	if (unlikely(data_race(keys[0]) || data_race(keys[1]) == key ||
@@ -116,8 +115,9 @@ static __always_inline struct bf_entry *bf_inflight_claim(const struct bio *bio)
 		return NULL;
 	if (unlikely(!try_cmpxchg(&keys[0], &zero, key)))
 		return NULL;
-	WRITE_ONCE(bf_inflight.entries[first].key, key);
-	return &bf_inflight.entries[first];
+	e = &bf_inflight.entries[first];
+	WRITE_ONCE(e->key, key);
+	return e;
 }
 
 /* The entry is complete; completions may use it from now on. */
@@ -132,11 +132,11 @@ static __always_inline void bf_inflight_free(struct bf_entry *e)
 {
 	if (unlikely(e->alt)) {
 		e->alt = false;
-		smp_store_release(bf_inflight_key(e), 0UL);
+		smp_store_release(e->slot, 0UL);
 		atomic_dec(&bf_inflight.alt_live);
 		return;
 	}
-	smp_store_release(bf_inflight_key(e), 0UL);
+	smp_store_release(e->slot, 0UL);
 }
 
 enum bf_sub {
@@ -161,7 +161,7 @@ static __always_inline enum bf_sub bf_inflight_sub(struct bf_entry *e, unsigned 
 		left = old & BF_WORD_LEFT;
 		if (unlikely(!left || READ_ONCE(e->key) != key))
 			return BF_SUB_STALE;
-		new = old - (!bytes || bytes > left ? left : bytes);
+		new = bytes && bytes < left ? old - bytes : old & ~(s64)BF_WORD_LEFT;
 		if (unlikely(error))
 			new |= BF_WORD_ERROR;
 		/* the last one hands the error to its caller and clears it */

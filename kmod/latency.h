@@ -41,7 +41,7 @@ static __always_inline void bf_latency_add(struct bf_disk *d, enum blkferry_late
 	u64 ticks = (cycles_t)(get_cycles() - start);
 	struct bf_latency_set __percpu *set = &d->latency->set[which];
 
-	this_cpu_inc(set->count[__fls(ticks | 1)]);
+	this_cpu_inc(set->count[__fls(ticks | 1) & (BLKFERRY_LATENCY_BUCKETS - 1)]);
 	if (unlikely(ticks > this_cpu_read(set->max)))
 		bf_latency_max(set, ticks);
 }

@@ -205,8 +205,16 @@ static inline void bf_vma_no_copy(struct vm_area_struct *vma)
 
 /* ---- Payload -------------------------------------------------------------- */
 
+/*
+ * Of one page at most.  The copy of a whole page is compiled in: on a CPU
+ * without FSRM memcpy() of 7.2 takes three times as many instructions.
+ */
 static inline void bf_copy_bvec(char *to, struct bio_vec *v)
 {
+	if (!IS_ENABLED(CONFIG_HIGHMEM) && v->bv_len == PAGE_SIZE) {
+		memcpy(to, page_address(v->bv_page) + v->bv_offset, PAGE_SIZE);
+		return;
+	}
 #if defined(BF_COPY_BVEC_MEMCPY_FROM_BVEC)
 	memcpy_from_bvec(to, v);
 #elif defined(BF_COPY_BVEC_KMAP_ATOMIC)

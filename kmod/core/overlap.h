@@ -237,7 +237,7 @@ static inline u32 bf_ovl_enter(struct bf_overlap *o, u64 first, u64 past)
 		return bf_ovl_enter_many(o, first, past);
 	o->busy[set] = 1;
 	s->region = region;
-	s->mask = ~0ULL >> (64 - (past - first)) << (first & 63);
+	s->mask = ~0ULL >> ((first - past) & 63) << (first & 63);
 	s->contested = 0;
 	s->users = 1;
 	return BF_OVL_ONE | set * BF_OVL_WAYS << 8;
