@@ -86,8 +86,8 @@ Result<void> Applier::restore_maps() {
         d.epoch = disk.epoch->position;
         used.push_back(map_path(slot, d.epoch, "newer"));
         used.push_back(map_path(slot, d.epoch, "received"));
-        BLKFERRY_TRY_ASSIGN(d.newer, SectorMap::open(files_, used[used.size() - 2], pages));
-        BLKFERRY_TRY_ASSIGN(d.received, SectorMap::open(files_, used.back(), pages));
+        BLKFERRY_TRY_ASSIGN(d.newer, SectorMap::open(files_, used[used.size() - 2], SectorMap::Damaged::full, pages));
+        BLKFERRY_TRY_ASSIGN(d.received, SectorMap::open(files_, used.back(), SectorMap::Damaged::empty, pages));
     }
     for (const std::string& name : names)
         if (std::ranges::find(used, dir_ / "maps" / name) == used.end())
@@ -286,8 +286,8 @@ Result<void> Applier::begin_epoch(std::span<const std::byte> body, Position posi
     d->epoch = position;
     maps_changed_ = true;
     const std::size_t pages = map_pages();
-    BLKFERRY_TRY_ASSIGN(d->newer, SectorMap::create(files_, map_path(m.slot, position, "newer"), pages));
-    BLKFERRY_TRY_ASSIGN(d->received, SectorMap::create(files_, map_path(m.slot, position, "received"), pages));
+    BLKFERRY_TRY_ASSIGN(d->newer, SectorMap::create(files_, map_path(m.slot, position, "newer"), SectorMap::Damaged::full, pages));
+    BLKFERRY_TRY_ASSIGN(d->received, SectorMap::create(files_, map_path(m.slot, position, "received"), SectorMap::Damaged::empty, pages));
     state_.table.begin_epoch(*disk, m, position);
     return {};
 }
@@ -303,7 +303,11 @@ Result<void> Applier::end_epoch(std::span<const std::byte> body, Position positi
         const proto::EpochBegin& begin = disk->epoch->begin;
         const SectorMap::Summary announced{begin.sectors, begin.digest};
         EpochOutcome outcome{.seq0 = m.seq0, .position = position, .known = true, .ok = true, .text = {}};
-        if (got != announced || got != SectorMap::Summary{m.sectors, m.digest}) {
+        BLKFERRY_TRY_ASSIGN(const bool damaged, d.newer->any_damaged());
+        if (damaged) {
+            outcome.ok = false;
+            outcome.text = "a map of captured sectors was damaged on the server's disk: what came was not applied in full";
+        } else if (got != announced || got != SectorMap::Summary{m.sectors, m.digest}) {
             outcome.ok = false;
             outcome.text = fmt::format("{} sectors (digest {:016x}) came, EPOCH_BEGIN announced {} ({:016x}), EPOCH_END {} "
                                        "({:016x})",

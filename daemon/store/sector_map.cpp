@@ -2,26 +2,58 @@
 #include "store/sector_map.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "base/bytes.hpp"
+#include "base/hash.hpp"
 #include "extent/extent_set.hpp"
 
 namespace blkferry::store {
 
 namespace {
 
-constexpr std::uint64_t page_sectors = SectorMap::page_bytes * 8;
-constexpr std::size_t page_words = SectorMap::page_bytes / 8;
+constexpr std::size_t block_words = SectorMap::block_sectors / 64;
+constexpr std::size_t page_words = SectorMap::page_sectors / 64;
+constexpr std::size_t page_blocks = SectorMap::page_bytes / SectorMap::block_bytes;
+constexpr std::size_t checksum_at = SectorMap::block_bytes - 4;
+static_assert(page_blocks == 8);  // Page::damaged
+using RawPage = std::array<std::byte, SectorMap::page_bytes>;
 
-void words_from_bytes(std::span<const std::byte> raw, std::span<std::uint64_t> words) noexcept {
-    for (std::size_t i = 0; i < words.size(); ++i)
-        words[i] = load_le<std::uint64_t>(raw.data() + 8 * i);
+/// A block of zeroes is a hole, or was never written.
+bool intact(std::span<const std::byte> block) noexcept {
+    const auto told = load_le<std::uint32_t>(block.data() + checksum_at);
+    if (told == crc32c(block.first(checksum_at)))
+        return true;
+    return told == 0 && std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; });
 }
 
-void bytes_from_words(std::span<const std::uint64_t> words, std::span<std::byte> raw) noexcept {
-    for (std::size_t i = 0; i < words.size(); ++i)
-        store_le(raw.data() + 8 * i, words[i]);
+/// The blocks whose checksum is wrong; their words are those of `damaged`.
+std::uint8_t decode(const RawPage& raw, SectorMap::Damaged damaged, std::span<std::uint64_t> words) noexcept {
+    std::uint8_t wrong = 0;
+    for (std::size_t b = 0; b < page_blocks; ++b) {
+        const auto block = std::span(raw).subspan(b * SectorMap::block_bytes, SectorMap::block_bytes);
+        const auto out = words.subspan(b * block_words, block_words);
+        if (intact(block)) {
+            for (std::size_t i = 0; i < block_words; ++i)
+                out[i] = load_le<std::uint64_t>(block.data() + 8 * i);
+        } else {
+            wrong |= static_cast<std::uint8_t>(1U << b);
+            std::ranges::fill(out, damaged == SectorMap::Damaged::full ? ~0ULL : 0);
+        }
+    }
+    return wrong;
+}
+
+void encode(std::span<const std::uint64_t> words, std::uint8_t damaged, RawPage& raw) noexcept {
+    raw.fill(std::byte{0});
+    for (std::size_t b = 0; b < page_blocks; ++b) {
+        const auto block = std::span(raw).subspan(b * SectorMap::block_bytes, SectorMap::block_bytes);
+        for (std::size_t i = 0; i < block_words; ++i)
+            store_le(block.data() + 8 * i, words[b * block_words + i]);
+        const std::uint32_t sum = crc32c(block.first(checksum_at));
+        store_le(block.data() + checksum_at, (damaged >> b & 1) != 0 ? ~sum : sum);
+    }
 }
 
 /// Bits [from, end) of one word, end <= 64.
@@ -51,26 +83,26 @@ std::uint64_t find_bit(std::span<const std::uint64_t> words, std::uint64_t from,
 
 }  // namespace
 
-SectorMap::SectorMap(std::unique_ptr<File> file, std::size_t pages_max)
-    : file_(std::move(file)), pages_max_(std::max<std::size_t>(pages_max, 1)) {}
+SectorMap::SectorMap(std::unique_ptr<File> file, Damaged damaged, std::size_t pages_max)
+    : file_(std::move(file)), damaged_(damaged), pages_max_(std::max<std::size_t>(pages_max, 1)) {}
 
 Result<std::unique_ptr<SectorMap>> SectorMap::create(FileSystem& files, const std::filesystem::path& path,
-                                                     std::size_t pages_max) {
+                                                     Damaged damaged, std::size_t pages_max) {
     BLKFERRY_TRY_ASSIGN(std::unique_ptr<File> file, files.open(path, OpenMode::create));
-    std::unique_ptr<SectorMap> map(new SectorMap(std::move(file), pages_max));
+    std::unique_ptr<SectorMap> map(new SectorMap(std::move(file), damaged, pages_max));
     map->unsynced_ = true;
     return map;
 }
 
 Result<std::unique_ptr<SectorMap>> SectorMap::open(FileSystem& files, const std::filesystem::path& path,
-                                                   std::size_t pages_max) {
+                                                   Damaged damaged, std::size_t pages_max) {
     BLKFERRY_TRY_ASSIGN(std::unique_ptr<File> file, files.open(path, OpenMode::update));
-    return std::unique_ptr<SectorMap>(new SectorMap(std::move(file), pages_max));
+    return std::unique_ptr<SectorMap>(new SectorMap(std::move(file), damaged, pages_max));
 }
 
 Result<void> SectorMap::write_back(std::uint64_t number, Page& page) {
-    std::array<std::byte, page_bytes> raw;
-    bytes_from_words(page.words, raw);
+    RawPage raw;
+    encode(page.words, page.damaged, raw);
     BLKFERRY_TRY(file_->write(raw, number * page_bytes));
     page.dirty = false;
     unsynced_ = true;
@@ -94,9 +126,10 @@ Result<SectorMap::Page*> SectorMap::page(std::uint64_t number, bool overwrite) {
     Page fresh;
     fresh.words.assign(page_words, 0);
     if (!overwrite) {
-        std::array<std::byte, page_bytes> raw{};
+        RawPage raw{};
         BLKFERRY_TRY(file_->read(raw, number * page_bytes));
-        words_from_bytes(raw, fresh.words);
+        const std::uint8_t wrong = decode(raw, damaged_, fresh.words);
+        fresh.damaged = damaged_ == Damaged::full ? wrong : std::uint8_t{0};
     }
     recent_.push_front(number);
     fresh.at = recent_.begin();
@@ -162,11 +195,31 @@ Result<bool> SectorMap::test(std::uint64_t sector) {
     return gone.empty();
 }
 
-Result<SectorMap::Summary> SectorMap::summary() {
+template <class Visit>
+Result<void> SectorMap::each_page(Visit visit) {
     BLKFERRY_TRY(flush());
-    constexpr std::size_t window = 64U << 10;
-    std::vector<std::byte> raw(window);
-    std::vector<std::uint64_t> words(window / 8);
+    constexpr std::size_t window = 16;
+    std::vector<RawPage> raw(window);
+    std::uint64_t number = 0;
+    for (;;) {
+        BLKFERRY_TRY_ASSIGN(const std::optional<std::uint64_t> data, file_->next_data(number * page_bytes));
+        if (!data)
+            return {};
+        number = std::max(number, *data / page_bytes);
+        const std::span<std::byte> bytes(raw.front().data(), window * page_bytes);
+        BLKFERRY_TRY_ASSIGN(const std::size_t n, file_->read(bytes, number * page_bytes));
+        std::ranges::fill(bytes.subspan(n), std::byte{0});
+        const std::size_t pages = (n + page_bytes - 1) / page_bytes;
+        for (std::size_t i = 0; i < pages; ++i)
+            visit(number + i, raw[i]);
+        number += pages;
+        if (n < bytes.size())
+            return {};
+    }
+}
+
+Result<SectorMap::Summary> SectorMap::summary() {
+    std::vector<std::uint64_t> words(page_words);
     Summary out;
     SetDigest digest;
     Extent run;
@@ -176,36 +229,33 @@ Result<SectorMap::Summary> SectorMap::summary() {
         out.sectors += run.count;
         run = {};
     };
-    std::uint64_t offset = 0;
-    for (;;) {
-        BLKFERRY_TRY_ASSIGN(const std::optional<std::uint64_t> data, file_->next_data(offset));
-        if (!data)
-            break;
-        offset = std::max(offset, *data / page_bytes * page_bytes);
-        BLKFERRY_TRY_ASSIGN(const std::size_t n, file_->read(raw, offset));
-        std::fill(raw.begin() + static_cast<std::ptrdiff_t>(n), raw.end(), std::byte{0});
-        words_from_bytes(raw, words);
-        const std::uint64_t bits = n / 8 * 64 + n % 8 * 8;
-        for (std::uint64_t bit = 0; bit < bits;) {
-            const std::uint64_t first = find_bit(words, bit, bits, true);
-            const std::uint64_t end = find_bit(words, first, bits, false);
+    BLKFERRY_TRY(each_page([&](std::uint64_t number, const RawPage& raw) {
+        decode(raw, damaged_, words);
+        const std::uint64_t base = number * page_sectors;
+        for (std::uint64_t bit = 0; bit < page_sectors;) {
+            const std::uint64_t first = find_bit(words, bit, page_sectors, true);
+            const std::uint64_t end = find_bit(words, first, page_sectors, false);
             if (first < end) {
-                if (run.count > 0 && run.end() == offset * 8 + first) {
+                if (run.count > 0 && run.end() == base + first) {
                     run.count += end - first;
                 } else {
                     end_run();
-                    run = {offset * 8 + first, end - first};
+                    run = {base + first, end - first};
                 }
             }
             bit = end;
         }
-        offset += n;
-        if (n < window)
-            break;
-    }
+    }));
     end_run();
     out.digest = digest.value();
     return out;
+}
+
+Result<bool> SectorMap::any_damaged() {
+    std::vector<std::uint64_t> words(page_words);
+    bool damaged = false;
+    BLKFERRY_TRY(each_page([&](std::uint64_t, const RawPage& raw) { damaged = damaged || decode(raw, damaged_, words) != 0; }));
+    return damaged;
 }
 
 Result<void> SectorMap::flush() {

@@ -167,8 +167,8 @@ int Scenario::store_trouble(std::string_view what, const std::string& path) {
 
 /// One bit of a file of the store turns over where it lies.
 void Scenario::rot() {
-    const std::uint64_t kind = world_.below(4);
-    const char* const folders[] = {"/disks/", "/points/", "/journal/", "/checkpoint.json"};
+    const std::uint64_t kind = world_.below(5);
+    const char* const folders[] = {"/disks/", "/points/", "/journal/", "/checkpoint.json", "/maps/"};
     std::vector<std::string> found;
     for (const std::string& path : world_.disk.paths())
         if (path.find(folders[kind]) != std::string::npos && !world_.disk.contents(path)->empty() && !path.ends_with(".new") &&
