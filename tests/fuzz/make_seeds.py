@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes the seeds under corpus/ that are text, netlink messages or histories: tests/fuzz/make_seeds.py FOLDER."""
+import functools
 import pathlib
 import struct
 import sys
@@ -36,6 +37,7 @@ def control():
 
 
 # Numbers of kmod/uapi/blkferry.h come from the header itself.
+@functools.cache
 def attributes():
     header = (pathlib.Path(__file__).parents[2] / "kmod/uapi/blkferry.h").read_text()
     body = header[header.index("enum blkferry_attr {"):]
@@ -44,21 +46,22 @@ def attributes():
     return {n.removeprefix("BLKFERRY_A_"): i for i, n in enumerate(names)}
 
 
+def attr(name, data):
+    data = struct.pack("<HH", 4 + len(data), attributes()[name]) + data
+    return data + b"\0" * (-len(data) % 4)
+
+
+def u32(n):
+    return struct.pack("<I", n)
+
+
+def u64(n):
+    return struct.pack("<Q", n)
+
+
 def netlink():
-    ids = attributes()
-
-    def attr(name, data):
-        data = struct.pack("<HH", 4 + len(data), ids[name]) + data
-        return data + b"\0" * (-len(data) % 4)
-
     def message(kind, flags, body):
         return struct.pack("<IHHII", 16 + len(body), kind, flags, 1, 0) + body
-
-    def u32(n):
-        return struct.pack("<I", n)
-
-    def u64(n):
-        return struct.pack("<Q", n)
     genl = struct.pack("<BBH", 5, 1, 0)
     disk = genl + attr("DISK", u32(1)) + attr("DEV", u64(253 << 32)) + attr("NAME", b"vda\0") + attr("DATA_BYTES", u64(1 << 20))
     disk += attr("DESCS", u32(1024)) + attr("INLINE_MAX", u32(65536)) + attr("STATE", u32(3)) + attr("FLAGS", u32(0))
@@ -85,6 +88,29 @@ def netlink():
     save("netlink", "event", b"\1" + message(30, 0, event))
     save("netlink", "refused", b"\0" + message(2, 0x200, refused))
     save("netlink", "refused_capped", b"\0" + message(2, 0x300, capped))
+
+
+def opener():
+    def request(op, disk, body=b""):
+        return struct.pack("<IHHII", 0x706f6662, 1, op, disk, len(body)) + body
+
+    def ask(command, flags, body=b""):
+        body = struct.pack("<BBH", command, 1, 0) + body
+        return request(2, 0, struct.pack("<IHHII", 16 + len(body), 0, flags, 7, 0) + body)
+
+    def answer(kind, err, body=b""):
+        return struct.pack("<IHHiI", 0x706f6662, 1, kind, err, len(body)) + body
+    command = {name: number for number, name in enumerate(
+        ("INFO", "SEQ_FLOOR", "ATTACH", "DETACH", "DISK_GET", "RESYNC_BEGIN", "RESYNC_CLEAR", "RESYNC_END", "MARK_DIRTY", "CUT"), 1)}
+    attach = attr("DEV", u64(253 << 32)) + attr("FD", u32(0)) + attr("DATA_BYTES", u64(1 << 20)) + attr("DESCS", u32(1024))
+    save("opener", "ring", b"\0" + request(1, 3))
+    save("opener", "attach", b"\2" + ask(command["ATTACH"], 5, attach))
+    save("opener", "dump", b"\0" + ask(command["DISK_GET"], 0x301))
+    save("opener", "clear", b"\0" + ask(command["RESYNC_CLEAR"], 5, attr("DISK", u32(1)) + attr("RANGES", bytes(64)) + attr("SEQ", u64(4))))
+    save("opener", "cut", b"\0" + ask(command["CUT"], 5, attr("FREEZE_DEVS", bytes(16)) + attr("FREEZE_MS", u32(100))))
+    save("opener", "answer_ring", b"\3" + answer(1, 0))
+    save("opener", "answer_datagram", b"\1" + answer(2, 0, bytes(36)))
+    save("opener", "answer_refused", b"\1" + answer(3, 22, b"no such disk"))
 
 
 def producer():
@@ -124,5 +150,5 @@ def maps():
                                        ((0, 0, 8), (0, 8, 8), (0, 32, 8), (1, 4, 30), (2, 0, 64), (3, 0, 64), (0, 4095, 9))))
 
 
-for make in (config, control, netlink, producer, histories, maps):
+for make in (config, control, netlink, opener, producer, histories, maps):
     make()
