@@ -62,7 +62,7 @@ constexpr std::size_t value_at = align_to(sizeof(nlattr));  ///< in an attribute
 std::unexpected<Error> malformed(std::string_view what) { return fail(Errc::invalid, fmt::format("netlink message: {}", what)); }
 
 Result<const Command*> command_of(const nlmsghdr& head, const genlmsghdr& generic) {
-    const auto* const found = std::ranges::find(commands, static_cast<blkferry_cmd>(generic.cmd), &Command::cmd);
+    const auto* const found = std::ranges::find(commands, generic.cmd, [](const Command& c) { return static_cast<std::uint8_t>(c.cmd); });
     if (found == commands.end())
         return malformed(fmt::format("command {} is not allowed", generic.cmd));
     const bool dump = head.nlmsg_flags == (NLM_F_REQUEST | NLM_F_DUMP) || head.nlmsg_flags == (NLM_F_REQUEST | NLM_F_DUMP | NLM_F_ACK);
