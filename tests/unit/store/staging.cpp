@@ -446,7 +446,8 @@ BOOST_AUTO_TEST_CASE(sector_map_damaged) {
             const bool named = set.missing(lost).empty();
             if (mode == SectorMap::Damaged::full)
                 BOOST_TEST((map->any_damaged().value() || named));
-            for (const Extent& e : map->missing(whole).value())
+            const std::vector<Extent> missing = map->missing(whole).value();
+            for (const Extent& e : missing)
                 BOOST_TEST((mode == SectorMap::Damaged::empty || set.missing(e) == std::vector<Extent>{e}));
         }
     }
