@@ -61,13 +61,18 @@ constexpr std::uint64_t word_mask(std::uint64_t from, std::uint64_t end) noexcep
     return (end == 64 ? ~0ULL : (1ULL << end) - 1) & (~0ULL << from);
 }
 
-void set_bits(std::span<std::uint64_t> words, std::uint64_t from, std::uint64_t end) noexcept {
+/// Whether that changed any.
+bool set_bits(std::span<std::uint64_t> words, std::uint64_t from, std::uint64_t end) noexcept {
+    bool changed = false;
     while (from < end) {
         const std::uint64_t inside = from % 64;
         const std::uint64_t stop = std::min<std::uint64_t>(64, inside + (end - from));
-        words[from / 64] |= word_mask(inside, stop);
+        const std::uint64_t mask = word_mask(inside, stop);
+        changed = changed || (~words[from / 64] & mask) != 0;
+        words[from / 64] |= mask;
         from += stop - inside;
     }
+    return changed;
 }
 
 /// First bit at or after `from` whose value is `value`, or `end`.
@@ -148,8 +153,8 @@ Result<void> SectorMap::set_new(Extent extent) {
         const std::uint64_t base = number * page_sectors;
         const std::uint64_t end = std::min(extent.end(), base + page_sectors);
         BLKFERRY_TRY_ASSIGN(Page * p, page(number, end - at == page_sectors));
-        set_bits(p->words, at - base, end - base);
-        p->dirty = true;
+        if (set_bits(p->words, at - base, end - base))
+            p->dirty = true;
         at = end;
     }
     const std::uint64_t first = (extent.sector + page_sectors - 1) / page_sectors * page_sectors;
