@@ -61,6 +61,8 @@ void Service::converse(Fd peer) {
     alignas(8) std::array<std::byte, sizeof(RequestHead) + message_bytes_max> buffer;
     while (!c.over) {
         auto received = receive(c.socket.get(), buffer);
+        if (!received && received.error().sys_errno == ECONNRESET)
+            break;  // killed before it read its last answer
         if (!received) {
             warn(fmt::format("event=refused uid={} pid={} reason={}", c.peer.uid, c.peer.pid, quote(received.error())));
             return;

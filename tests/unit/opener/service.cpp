@@ -9,6 +9,7 @@
 #include <thread>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -84,9 +85,12 @@ struct World {
         socket = Fd(fds[0]);
         thread = std::thread([this, theirs = Fd(fds[1])]() mutable { service.converse(std::move(theirs)); });
     }
-    ~World() {
+    ~World() { end(); }
+    /// The agent goes; returns when the service is done with it.
+    void end() {
         socket.reset();
-        thread.join();
+        if (thread.joinable())
+            thread.join();
     }
     struct Answer {
         Reply reply;
@@ -140,6 +144,17 @@ BOOST_AUTO_TEST_CASE(another_user_is_not_heard) {
     (void)send_request(w.socket.get(), Op::open_ring, 2, {}, -1);
     BOOST_TEST(w.answer().closed);
     BOOST_TEST(w.log.has("another user"));
+}
+
+/// Killed with an answer in its socket: nothing was refused.
+BOOST_AUTO_TEST_CASE(an_agent_that_dies_before_it_reads_its_answer_is_not_warned_of) {
+    World w;
+    BOOST_REQUIRE(send_request(w.socket.get(), Op::open_ring, 1, {}, -1).has_value());
+    pollfd readable{w.socket.get(), POLLIN, 0};
+    BOOST_REQUIRE_EQUAL(::poll(&readable, 1, 10'000), 1);
+    w.end();
+    BOOST_TEST(w.log.has("event=disconnected"));
+    BOOST_TEST(!w.log.has("event=refused"));
 }
 
 BOOST_AUTO_TEST_CASE(garbage_ends_the_connection) {
