@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 
 #include "capture/netlink_reply.hpp"
+#include "exact_copy.hpp"
 
 /// A datagram of the module: messages, attributes, acknowledgements, and every reply. The first byte says whether the length of
 /// the first message is made right (so that the fuzzer gets into it).
@@ -12,10 +11,6 @@ using namespace blkferry;
 using namespace blkferry::capture;
 
 namespace {
-
-struct Free {
-    void operator()(void* p) const noexcept { std::free(p); }
-};
 
 void check_latency(const std::vector<LatencySet>& sets) {
     BLKFERRY_ASSERT(sets.size() <= latency_sets_max);
@@ -48,10 +43,8 @@ void check_attrs(const netlink::Attrs& attrs) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size < 1)
         return 0;
-    // Of exactly this size and aligned, as libnl's receive buffer.
-    const std::unique_ptr<void, Free> raw(std::malloc(size == 1 ? 1 : size - 1));
-    std::memcpy(raw.get(), data + 1, size - 1);
-    const std::span bytes(static_cast<std::byte*>(raw.get()), size - 1);
+    const ExactCopy input(data, size);
+    const std::span<std::byte> bytes = input.bytes();
     if ((data[0] & 1U) != 0 && bytes.size() >= sizeof(nlmsghdr)) {
         const auto length = static_cast<std::uint32_t>(bytes.size());
         std::memcpy(bytes.data(), &length, sizeof(length));

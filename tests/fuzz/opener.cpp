@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
 
 #include <blkferry.h>
 
+#include "exact_copy.hpp"
 #include "opener/module_request.hpp"
 #include "opener/protocol.hpp"
 
@@ -18,10 +17,6 @@ using namespace blkferry;
 using namespace blkferry::opener;
 
 namespace {
-
-struct Free {
-    void operator()(void* p) const noexcept { std::free(p); }
-};
 
 template <class T>
 void put(std::span<std::byte> to, std::size_t at, T value) {
@@ -89,10 +84,8 @@ void hear(std::span<std::byte> bytes, bool has_fd) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size < 1)
         return 0;
-    // Of exactly this size, and aligned as the buffers of both are.
-    const std::unique_ptr<void, Free> raw(std::malloc(size == 1 ? 1 : size - 1));
-    std::memcpy(raw.get(), data + 1, size - 1);
-    const std::span bytes(static_cast<std::byte*>(raw.get()), size - 1);
+    const ExactCopy input(data, size);
+    const std::span<std::byte> bytes = input.bytes();
     const bool answer = (data[0] & 1U) != 0;
     if ((data[0] & 4U) != 0 && bytes.size() >= sizeof(RequestHead)) {
         const auto body = static_cast<std::uint32_t>(bytes.size() - sizeof(RequestHead));
